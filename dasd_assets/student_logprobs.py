@@ -9,7 +9,7 @@ from dataclasses import replace
 import dagster as dg
 import polars as pl
 
-from dasd_assets.records.declaration import declare
+from dasd_assets.records.declaration import Declaration, declare
 from dasd_assets.records.progress import logged
 from dasd_assets.records.provenance import content_version, origin
 from dasd_assets.records.tags import retry_tags
@@ -108,23 +108,7 @@ def build(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
-    generations = list(map(generation_asset, recipe.datasets))
-    declared = declare(
-        recipe,
-        "student_logprobs",
-        ["student_logprobs", "failed_requests"],
-        reads={"response_verdicts": "response_verdicts", "prompts": "prompts"},  # a withdrawal may be undone in between
-        looks_up={"responses": generations, "student_tokens": "student_tokens"},
-        models=["teacher_model", "student_model"],
-        rules=[STUDENT_SCORING, CANDIDATES, FILTERING],
-        parts=[
-            "filters.apply",
-            "filters.required",
-            "generation.temperatures",
-            "selection_from",
-            *[f"parity.{part}" for part in ("num_responses", "max_tokens", "student")],  # the check blocks what follows
-        ],
-    )
+    declared = _declaration(recipe)
 
     @declared.asset(
         group="scores",
@@ -165,6 +149,25 @@ def _student_logprobs(recipe: Recipe) -> dg.AssetsDefinition:
         )
 
     return student_logprobs
+
+
+def _declaration(recipe: Recipe) -> Declaration:
+    return declare(
+        recipe,
+        "student_logprobs",
+        ["student_logprobs", "failed_requests"],
+        reads={"response_verdicts": "response_verdicts", "prompts": "prompts"},  # a withdrawal may be undone in between
+        looks_up={"responses": list(map(generation_asset, recipe.datasets)), "student_tokens": "student_tokens"},
+        models=["teacher_model", "student_model"],
+        rules=[STUDENT_SCORING, CANDIDATES, FILTERING],
+        parts=[
+            "filters.apply",
+            "filters.required",
+            "generation.temperatures",
+            "selection_from",
+            *[f"parity.{part}" for part in ("num_responses", "max_tokens", "student")],  # the check blocks what follows
+        ],
+    )
 
 
 def _present(warehouse: Warehouse, batch: str, student: PromptedModel) -> pl.Series:
