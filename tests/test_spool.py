@@ -2,8 +2,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
+from dasd_resources.storage import spool
 from dasd_resources.storage.spool import in_order, joined, spooled
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -45,7 +47,11 @@ def test_an_error_while_reading_is_raised_before_anything_is_given(tmp_path: Pat
         pytest.fail("it was given")
 
 
-def test_rows_come_back_in_the_order_of_their_keys_some_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bytes_at_once", [1, spool.BYTES_AT_ONCE])
+def test_rows_come_back_in_the_order_of_their_keys_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_at_once: int
+) -> None:
+    monkeypatch.setattr(spool, "BYTES_AT_ONCE", bytes_at_once)
     keys = [f"{number:02}" for number in range(7)]
     rows = pl.DataFrame({"id": keys, "token_ids": [[number] * number for number in range(7)]})
     parts = rows[[4, 0, 6, 2, 5, 1, 3]].iter_slices(3)
@@ -54,6 +60,17 @@ def test_rows_come_back_in_the_order_of_their_keys_some_at_a_time(tmp_path: Path
     assert [part.height for part in given] == [3, 3, 1]
     assert pl.concat(given).equals(rows)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_short_rows_in_no_order_are_not_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, open_file = list[pa.ipc.RecordBatchFileReader](), pa.ipc.open_file
+    monkeypatch.setattr(pa.ipc, "open_file", lambda file: opened.append(open_file(file)) or opened[-1])
+    rows = pl.DataFrame({"id": [f"{number:03}" for number in range(300)]})
+    with in_order(
+        rows.sample(fraction=1, shuffle=True, seed=0).iter_slices(3), "id", rows["id"], 30, str(tmp_path)
+    ) as found:
+        assert pl.concat(found).equals(rows)
+    assert [file.num_record_batches for file in opened] == [10]
 
 
 def test_nothing_comes_in_order_of_nothing(tmp_path: Path) -> None:

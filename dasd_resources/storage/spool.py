@@ -13,7 +13,9 @@ import polars as pl
 import pyarrow as pa
 
 from dasd_resources.storage.lake import Lake, Params
+from dasd_resources.storage.passes import enough
 
+BYTES_AT_ONCE = 16_000_000  # that are put in order together: part by part, each row would be written by itself
 OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
@@ -39,7 +41,7 @@ def spooled(parts: Iterable[pl.DataFrame], home: str) -> Iterator[Iterator[pl.Da
 def in_order(
     parts: Iterable[pl.DataFrame], key: str, keys: pl.Series, at_once: int, home: str
 ) -> Iterator[Iterator[pl.DataFrame]]:
-    """The rows of all parts in the order of `keys`, those of `at_once` keys at a time, which alone are in memory.
+    """The rows of all parts in the order of `keys`, those of `at_once` keys at a time, which alone are in memory then.
 
     DuckDB's own sort keeps long lists in memory: with its 4 GB it ran out of it between 1.7 and 3.4 GB of them.
     keys: of every row that is wanted, each once.
@@ -48,8 +50,9 @@ def in_order(
     written, num_written = defaultdict[int, list[int]](list), 0
     with TemporaryFile(dir=home) as file:
         stream: pa.ipc.RecordBatchFileWriter | None = None
-        for part in parts:
-            placed = part.join(groups, on=key).sort("position")
+        unordered = iter(parts)
+        while together := list(enough(unordered, pl.DataFrame.estimated_size, BYTES_AT_ONCE)):
+            placed = pl.concat(together).join(groups, on=key).sort("position")
             for (group,), rows in placed.group_by(pl.col("position") // at_once):
                 table = rows.to_arrow()
                 stream = stream or pa.ipc.new_file(file, table.schema, options=OPTIONS)
