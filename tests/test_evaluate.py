@@ -130,8 +130,8 @@ def test_a_question_that_the_template_refuses_fails_alone(project: Project, fold
     refuse(Path(folder), "messages[0].content == 'Hm.'", "no such system prompt")
     row = {"reference_answer": "5", "verifier": "math"}
     rows = [
-        {**row, "question": "What is 2 + 3?", "system_prompt": "Hm."},
-        {**row, "question": "The problem: 2 + 3 = ?"},
+        {**row, "question": "The problem, which is the longest: 2 + 3 = ?", "system_prompt": "Hm."},
+        {**row, "question": "What is 2 + 3?"},
     ]
     ask_of(project, tmp_path / "sums.jsonl", *rows)
     [found] = asked(project, folder, "sums")

@@ -8,7 +8,7 @@ from statistics import fmean
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Project, RealProject, prompt_rows
+from conftest import Project, RealProject, prompt_rows, refuse
 from shared_stores import data_of
 
 from dasd_assets.audit.pages.response import response_page
@@ -291,6 +291,19 @@ def test_tokens_that_do_not_say_the_text_are_refused_with_the_first_difference(
     assert found.status == "failed" and "a.jsonl:1 do not say its text" in found.message
     logprobs = [r for r in check(project.recipe, project.home, project.engines) if r.check == "teacher logprobs"]
     assert logprobs[0].status == "ok" and WRITER in logprobs[0].message
+
+
+def test_a_response_whose_question_the_template_refuses_is_left_out_of_the_parity_check(
+    project: Project, rows: list[dict[str, object]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(project.recipe.teacher.model, tmp_path / "model")
+    refuse(folder, "messages[0].content == 'Hm.'", "no such system prompt")
+    project.recipe = importing(project.recipe, stands_for="itself", model=str(folder))
+    refused, *others = {row["question"]: row for row in rows if row["temperature"] == 0.6}.values()
+    land(project, "a.jsonl", [{**refused, "system_prompt": "Hm."}, *others[:2]])
+    project.materialize(IMPORT)
+    assert project.count("responses") == 3
+    assert " tokens of 2 responses agree" in parity(project)
 
 
 def parity(project: Project) -> str:

@@ -266,7 +266,7 @@ def test_an_empty_batch_passes_saying_so(project: Project) -> None:
     project.land("a.jsonl", [{"domain": "math"}])
     project.materialize(TEACHER)
     passed, told, _ = outcome(project, "teacher_generations_t060", "prefill_parity")
-    assert (passed, told) == (True, "nothing to compare: the batch has no response with logprobs of this model")
+    assert (passed, told) == (True, "nothing to compare: the batch has no response that this model could score again")
     assert project.fake.rescored == []
 
 

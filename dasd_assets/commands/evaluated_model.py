@@ -16,10 +16,10 @@ import polars as pl
 from dasd_assets.commands.evaluated_benchmarks import Named
 from dasd_assets.evaluation.answers import Checkpoint
 from dasd_assets.evaluation.evaluations import chain
+from dasd_assets.evaluation.questions import longest_prompt
 from dasd_assets.records.current_checkpoint import folder_of
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import ROLES
-from dasd_assets.rules.instructions import asked_as
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Model, Recipe, RecipeError, load_model
@@ -81,9 +81,7 @@ def require_room(engines: Engines, checkpoint: Checkpoint, named: Sequence[Named
         return
     model = engines.find(checkpoint.spec, f"checkpoint {checkpoint.checkpoint_id}")
     for one in named:
-        longest = max(one.rows, key=lambda row: len(row["question"]) + len(row["system_prompt"] or ""))
-        question = asked_as(longest["question"], longest["instruction"])
-        num_tokens = len(model.chat.prompt_ids(question, longest["system_prompt"]))
+        num_tokens = longest_prompt(model.chat, one.rows)
         if num_tokens + one.benchmark.max_tokens > model.context:
             raise RecipeError(
                 f"{one.benchmark.name}: max_tokens {one.benchmark.max_tokens:,} and its longest question's "

@@ -1,15 +1,18 @@
 """The held-out questions (report §7): benchmark files -> `benchmark_questions`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import dagster as dg
 import polars as pl
 
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
+from dasd_assets.rules.instructions import asked_as
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.verdict import VERIFYING
 from dasd_resources.benchmarks.questions import benchmark_prompts
+from dasd_resources.chat import Chat, UnsupportedQuestion
 from dasd_resources.content_hash import content_hash
 from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.landing.question_identity import judged_question_id
@@ -68,6 +71,17 @@ def benchmark_version(rows: Sequence[Row]) -> str:
     known = [[row[key] for key in ("benchmark", "question_id", "metadata")] for row in rows]
     instructed = [[row["instruction"]] if row["instruction"] is not None else [] for row in rows]
     return content_hash([a + b for a, b in zip(known, instructed, strict=True)])[:16]
+
+
+def longest_prompt(chat: Chat, rows: Sequence[Row]) -> int:
+    """Tokens of the longest question as a model is asked it, of those that its chat template takes; 0 if it takes none.
+
+    rows: of `benchmark_questions`.
+    """
+    for row in sorted(rows, key=lambda row: len(row["question"]) + len(row["system_prompt"] or ""), reverse=True):
+        with suppress(UnsupportedQuestion):
+            return len(chat.prompt_ids(asked_as(row["question"], row["instruction"]), row["system_prompt"]))
+    return 0
 
 
 def asked_questions(warehouse: Warehouse, recipe: Recipe) -> pl.DataFrame:

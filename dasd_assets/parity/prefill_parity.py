@@ -8,6 +8,7 @@ from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_assets.records.partitions import PROMPT_BATCH, batch_of
 from dasd_assets.rules.asset_names import generation_asset
 from dasd_assets.rules.candidates import candidate_params
+from dasd_resources.chat import UnsupportedQuestion
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
@@ -47,7 +48,11 @@ def build(recipe: Recipe, dataset: str, temperature: float) -> dg.AssetChecksDef
                 faults.append(
                     f"response {row['response_id']}: its tokens no longer read as its stored text and offsets"
                 )
-            prompt_ids = teacher.chat.prompt_ids(row["question"], row["system_prompt"])
+            try:
+                prompt_ids = teacher.chat.prompt_ids(row["question"], row["system_prompt"])
+            except UnsupportedQuestion as error:  # its logprobs are as they landed
+                context.log.warning(f"response {row['response_id']} is not compared: {error}")
+                continue
             stored.append(stored_logprobs(row, prompt_ids, row["token_ids"], teacher))
         return rescore("teacher", recipe, engines, teacher, stored, faults)
 

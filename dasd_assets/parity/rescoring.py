@@ -39,7 +39,7 @@ def rescore(
     """Score the sample again and compare; fails beyond the role's limits, and for any fault."""
     if not stored and not faults:
         return dg.AssetCheckResult(
-            passed=True, description="nothing to compare: the batch has no response with logprobs of this model"
+            passed=True, description="nothing to compare: the batch has no response that this model could score again"
         )
     limits: Rescoring = getattr(recipe.parity, role)
     other = rescoring_model(model, limits)

@@ -1,9 +1,8 @@
 """Checks of the contexts: the longest sequence that a recipe asks of a model, against what it takes."""
 
-from dasd_assets.commands.check.landed import Prompts, _num_characters
+from dasd_assets.commands.check.landed import Prompts
 from dasd_assets.commands.check.outcome import CheckFailed, CheckUnknown, CheckWarning
-from dasd_assets.evaluation.questions import question_rows
-from dasd_assets.rules.instructions import asked_as
+from dasd_assets.evaluation.questions import longest_prompt, question_rows
 from dasd_assets.rules.rollouts import length_cap
 from dasd_resources.inference.engine_catalogue import ENGINES
 from dasd_resources.inference.engines import PromptedModel
@@ -57,6 +56,4 @@ def _longest_question(benchmark: Benchmark, model: PromptedModel) -> int:
     except RecipeError:
         name = f"benchmark {benchmark.name}"
         raise CheckUnknown(f"whether the longest question of {name} fits: its file is at fault, see {name}") from None
-    longest = max(rows, key=lambda row: _num_characters(row["question"], row["system_prompt"]))
-    question = asked_as(longest["question"], longest["instruction"])
-    return len(model.chat.prompt_ids(question, longest["system_prompt"]))
+    return longest_prompt(model.chat, rows)
