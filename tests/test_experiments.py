@@ -650,6 +650,17 @@ def test_teacher_sentences_of_batches_that_are_gone_do_not_count(compared_copy: 
     assert shares_by_work(compared_copy.warehouse, compared_copy.recipe, ["t060"]).is_empty()
 
 
+def test_an_answer_that_no_verifier_could_decide_is_neither_right_nor_wrong(compared_copy: Project) -> None:
+    query = """UPDATE response_verdicts SET passed = FALSE, kind = 'not_comparable', reason = 'r'
+        WHERE filter = 'correctness'"""
+    with compared_copy.warehouse.commit("test") as transaction:
+        transaction.read(query)
+    stages = stage_rows(compared_copy.warehouse, compared_copy.recipe, GRID)
+    by_question = traits_by_question(compared_copy.warehouse, compared_copy.recipe, stages)
+    traits = dataset_traits(compared_copy.warehouse, compared_copy.recipe, stages, by_question)
+    assert traits.height and traits["right"].null_count() == traits.height
+
+
 def test_a_failed_request_is_on_the_page_of_the_report(compared_copy: Project) -> None:
     project, checkpoint = compared_copy, checkpoints_of(compared_copy, "shortest", 7)[-1]
     failure = {"asset": "evaluations", "kind": "engine_error", "reason": "r", "num_attempts": 3}

@@ -213,6 +213,16 @@ def test_the_card_counts_what_the_datasets_were_selected_from(copy: Project, tmp
     assert (release(copy, tmp_path / "after") / "README.md").read_text() == before
 
 
+def test_an_answer_that_no_verifier_could_decide_is_neither_right_nor_wrong(copy: Project, tmp_path: Path) -> None:
+    with copy.warehouse.commit("test") as transaction:
+        transaction.read(
+            """UPDATE response_verdicts SET passed = FALSE, kind = 'verifier_failed', reason = 'r'
+            WHERE filter = 'correctness'"""
+        )
+    card = (release(copy, tmp_path / "out") / "README.md").read_text()
+    assert card.count("| nothing to verify |\n") == 2  # t060 and t100; of `mixed`, continuations are judged apart
+
+
 def test_the_card_says_which_filters_a_response_must_pass(finished: Project, tmp_path: Path) -> None:
     recipe = change(finished.recipe, "filters.required", ["refusal"])
     write_release(finished.warehouse, finished.engines, recipe, Export(), tmp_path / "out")

@@ -6,9 +6,9 @@ Policies differ in all of these at once; an arm that wins may win by any of them
 import polars as pl
 
 from dasd_assets.records.current_checkpoint import current_checkpoint
-from dasd_assets.rules.candidates import JUDGED
 from dasd_assets.rules.filters.catalogue import CORRECTNESS, WORK, filter_version
 from dasd_assets.rules.scores import threshold_version
+from dasd_assets.rules.verdict import DECIDED
 from dasd_assets.sft_datasets import NO_LOSS
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.tables import measured
@@ -44,10 +44,10 @@ def dataset_traits(
 
     examples, continuations: how many, and how many of them go on from what the student wrote. tokens: of an example,
     for the student. with_loss: share of all tokens that carry loss. The others are means over the teacher's own
-    responses. right: the share whose answer passed verification; sound: with no step that the filter `work` knows to
-    be wrong. teacher_share, mean_difference: scores by which responses are ranked. probability: geometric mean over a
-    response's tokens, under the teacher. None: no response has it. ERRORS: of `clustered_errors`. stages: of
-    `cells.stage_rows`; by_question: of `traits_by_question`.
+    responses. right: the share whose answer passed verification, of those that a verifier decided; sound: with no step
+    that the filter `work` knows to be wrong. teacher_share, mean_difference: scores by which responses are ranked.
+    probability: geometric mean over a response's tokens, under the teacher. None: no response has it. ERRORS: of
+    `clustered_errors`. stages: of `cells.stage_rows`; by_question: of `traits_by_question`.
     """
     used = _used(stages)
     examples, params = _examples(warehouse, recipe, used["policy"].unique().to_list())
@@ -137,7 +137,7 @@ def _examples(warehouse: Warehouse, recipe: Recipe, policies: list[str]) -> tupl
     )
     verdicts = "".join(
         f"""LEFT JOIN (SELECT response_id, passed FROM response_verdicts v WHERE filter = '{filter_name}'
-            AND filter_version = $filter_version AND {JUDGED}) {name}_verdict USING (response_id)
+            AND filter_version = $filter_version AND {DECIDED}) {name}_verdict USING (response_id)
         """
         for name, filter_name in _PASSED.items()
     )

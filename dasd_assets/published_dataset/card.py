@@ -113,7 +113,7 @@ def _temperature(composition: Composition, dataset: str) -> str:
 def _correct(tally: Tally) -> str:
     if not tally.num_judged:
         return "nothing to verify"
-    return f"{tally.num_correct / tally.num_judged:.1%} of {tally.num_judged:,} with a verifier"
+    return f"{tally.num_correct / tally.num_judged:.1%} of {tally.num_judged:,} that a verifier decided"
 
 
 def _domains(composition: Composition) -> str:
@@ -208,7 +208,8 @@ def _limits(composition: Composition) -> str:
     num_not_ended = sum(t.num_not_ended for t in tallies)
     lines = [
         "Responses are the output of a model, and were not read by people.",
-        f"{num_rows - num_judged:,} of {num_rows:,} examples have no verifier: nobody checked their answers.",
+        f"{num_rows - num_judged:,} of {num_rows:,} examples have no verifier, or one that could not decide: "
+        "nobody knows whether their answers are right.",
         f"{num_wrong:,} of {num_judged:,} verified answers are wrong.",
         "A verifier compares final answers; a right answer may follow from wrong reasoning.",
         "The selection is for one student: it measures what that student finds improbable.",

@@ -10,6 +10,7 @@ from dasd_assets.rules.asset_names import DAS, RANDOM
 from dasd_assets.rules.checkpoints import stage, trained_names
 from dasd_assets.rules.filters.catalogue import CORRECTNESS, continuation_filter_version, filter_version
 from dasd_assets.rules.instructions import AS_ASKED
+from dasd_assets.rules.verdict import DECIDED
 from dasd_resources.errors import UserError
 from dasd_resources.landing.prompt_files import safe_stem
 from dasd_resources.recipe import Export, Recipe
@@ -106,14 +107,14 @@ _OF_CONFIG = """(SELECT *, coalesce(response_id, continuation_id) AS id FROM sft
 _NUM_GONE = """SELECT count(*) FROM lineage_examples
     WHERE recipe = $recipe AND dataset = $dataset AND policy = $policy AND prompt_id IS NOT NULL AND (
         prompt_id NOT IN (SELECT prompt_id FROM prompts) OR prompt_id IN (SELECT prompt_id FROM withdrawn_prompts))"""
-# A verdict of a verifier is there or not (a question without one passes as `no_verifier`): then `correct` is NULL.
+# Where no verifier has decided whether an answer is right, `correct` is NULL.
 # `question` is the text that the student is trained on, with the instruction that the response was asked with.
 _EXAMPLES = f"""
     WITH judged AS (
-        SELECT response_id AS id, passed FROM response_verdicts WHERE response_id BETWEEN $first AND $last
-            AND filter = $correctness AND filter_version = $filter_version AND kind IS DISTINCT FROM 'no_verifier'
-        UNION ALL SELECT continuation_id, passed FROM continuation_verdicts WHERE filter = $correctness
-            AND filter_version = $continuation_filter_version AND kind IS DISTINCT FROM 'no_verifier')
+        SELECT response_id AS id, passed FROM response_verdicts v WHERE response_id BETWEEN $first AND $last
+            AND filter = $correctness AND filter_version = $filter_version AND {DECIDED}
+        UNION ALL SELECT continuation_id, passed FROM continuation_verdicts v WHERE filter = $correctness
+            AND filter_version = $continuation_filter_version AND {DECIDED})
     SELECT e.id, e.example_id, e.response_id, e.continuation_id,
         p.prompt_id, p.domain, {AS_ASKED} AS question, p.system_prompt, p.reference_answer, p.verifier, p.metadata,
         p.source_file, length(c.prefix_text) AS num_prefix_characters,

@@ -31,7 +31,7 @@ LINEAGE: dict[str, tuple[pa.DataType, str]] = {
     "top_p": (pa.float64(), "at which the teacher was sampled"),
     "sample_index": (pa.int32(), "which of the question's candidates at this temperature it is, from 0"),
     "finish_reason": (pa.string(), "how the teacher's text ended"),
-    "correct": (pa.bool_(), "the verifier's verdict; null where the question has none"),
+    "correct": (pa.bool_(), "the verifier's verdict; null where there is none, or it could not decide"),
     "score_name": (pa.string(), "the score by which it was selected"),
     "score": (pa.float64(), "its value"),
     "rank": (pa.int64(), "its place in the domain, from 1"),
