@@ -118,6 +118,16 @@ def test_questions_that_a_quota_left_out_are_not_unanswered(copy: Project) -> No
     assert "answered_share" not in figures_of(copy.warehouse, recipe, 15)
 
 
+def test_responses_that_are_asked_no_more_stand_in_for_none_that_is_missing(copy: Project) -> None:
+    with copy.warehouse.commit("one is missing") as transaction:
+        transaction.read(
+            """DELETE FROM responses WHERE response_id =
+            (SELECT min(response_id) FROM responses WHERE temperature = 0.6 AND sample_index = 0)"""
+        )
+    fewer = change(copy.recipe, "generation.num_candidates", copy.recipe.generation.num_candidates - 1)
+    assert figures_of(copy.warehouse, fewer, 15)["answered_share"].value < 1
+
+
 def test_the_bytes_of_a_sentence_are_those_of_its_type_too(finished: Project) -> None:
     sizes = {row["table_name"]: row["num_bytes"] for row in table_sizes(finished.warehouse).iter_rows(named=True)}
     each = figures_of(finished.warehouse, finished.recipe, 15)["bytes.sentence"].value

@@ -188,12 +188,13 @@ def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figu
         "prompt_tokens": measured(prompts["num_prompt_tokens"].cast(pl.Float64).to_numpy()),
     }
     filters = required_filters(recipe.filters.require_correct, recipe.filters.required)
-    responses = stored("responses", "num_tokens", "response_id", "prompt_id", "temperature")
+    responses = stored("responses", "num_tokens", "response_id", "prompt_id", "temperature", "sample_index")
     student = stored("student_tokens", "num_tokens", "response_id", "num_prompt_tokens")
     query = f"""SELECT r.prompt_id, r.num_tokens AS teacher_tokens,
             t.num_tokens - t.num_prompt_tokens AS student_tokens,
             (s.response_id IS NOT NULL)::DOUBLE AS scored, coalesce(v.accepted, FALSE)::DOUBLE AS accepted,
-            p.num_sentences
+            p.num_sentences, r.sample_index < $num_candidates
+                AND r.prompt_id IN (SELECT prompt_id FROM prompts p WHERE {IS_ASKED}) AS is_asked
         FROM {responses} r JOIN {student} t USING (response_id)
             LEFT JOIN student_logprobs s USING (response_id)
             LEFT JOIN (SELECT response_id, bool_and(passed) AS accepted FROM response_verdicts
@@ -202,7 +203,8 @@ def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figu
                 USING (response_id)
         WHERE r.temperature = $temperature"""
     for dataset, temperature in recipe.datasets.items():
-        rows = lake.read(query, {"filters": list(filters), "temperature": temperature})
+        params = {"filters": list(filters), "temperature": temperature, "quota_scope": recipe.quota_scope}
+        rows = lake.read(query, {**params, "num_candidates": recipe.generation.num_candidates})
         if recipe.imports is not None:
             figures |= _of_imports(lake, recipe, dataset, asked)
         if not rows.is_empty():
@@ -232,8 +234,9 @@ def _of_dataset(dataset: str, rows: pl.DataFrame, num_wanted: int) -> dict[str, 
     if not scored.is_empty():
         counts = scored["num_sentences"].cast(pl.Float64).to_numpy()
         figures[f"sentences.{dataset}"] = measured(counts, scored["prompt_id"].to_numpy())
-    if num_wanted > rows.height:
-        answered = np.array([1.0] * rows.height + [0.0] * (num_wanted - rows.height))
+    num_answered = int(rows["is_asked"].sum())  # there may be more, asked by the recipe as it was before
+    if num_wanted > num_answered:
+        answered = np.array([1.0] * num_answered + [0.0] * (num_wanted - num_answered))
         figures["answered_share"] = measured(answered, is_share=True)
     return {
         **figures,
