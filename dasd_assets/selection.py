@@ -73,7 +73,10 @@ def _selection(recipe: Recipe, dataset: str) -> dg.AssetsDefinition:
         looks_up={"responses": generation_asset(dataset), **looked_up_for_cost(recipe)},
         models=["teacher_model", "student_model"],
         rules=[SELECTION],
-        parts=["name", "seed", "generation.temperatures"],
+        parts=[
+            *("name", "seed", "generation.temperatures"),
+            *("generation.questions_per_domain", "generation.question_order"),  # stored in its rule
+        ],
         rows=of_dataset,
     )
 

@@ -210,6 +210,7 @@ def _outdated(project: Project) -> dict[str, str]:
         ({"generation.temperatures": [0.6, 0.8]}, "recipe tiny has selected t060, t100 and not t080"),
         ({"generation.top_p": 0.9}, "recipe tiny has selected t060 from responses of generation.top_p 1.0"),
         ({"generation.num_candidates": 3}, "generation.num_candidates 2, and this recipe has 3"),
+        ({"generation.questions_per_domain": {"math": 5}}, "per_domain {}, and this recipe has {'math': 5}; make them"),
         ({"generation.instructions": {"math": "Box it."}}, "instructions {}, and this recipe has {'math': 'Box it.'}"),
     ],
 )

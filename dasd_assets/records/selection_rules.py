@@ -30,6 +30,8 @@ def selection_rule(
         "max_per_question": recipe.selection.max_per_question,
         "domain_means": dict(domain_means),
         "budget": recipe.selection.budgets.get(dataset, {}),
+        "questions_per_domain": recipe.generation.questions_per_domain,
+        "question_order": recipe.generation.question_order,
         "seed": recipe.seed,
         "threshold": recipe.selection.divergence.threshold,
         "segmenter_version": SEGMENTER_VERSION,

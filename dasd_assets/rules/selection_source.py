@@ -24,7 +24,10 @@ SAMPLING = {
     "max_tokens": "generation.max_tokens",
     "num_candidates": "generation.num_candidates",
     "instructions": "generation.instructions",
+    "questions_per_domain": "generation.questions_per_domain",
+    "question_order": "generation.question_order",
 }
+_EVERY_QUESTION: Mapping[str, Any] = {"questions_per_domain": {}, "question_order": {}}  # of an earlier release
 
 
 def source_version(lake: Lake, recipe: Recipe) -> str:
@@ -64,7 +67,7 @@ def source_fault(lake: Lake, recipe: Recipe, teacher: str) -> str | None:
         )
     own = {"teacher": teacher} | {path: getattr(recipe.generation, name) for name, path in SAMPLING.items()}
     for dataset in recipe.datasets:
-        rule = {**rules[dataset], "instructions": stored_instructions(rules[dataset])}
+        rule = {**_EVERY_QUESTION, **rules[dataset], "instructions": stored_instructions(rules[dataset])}
         theirs = {"teacher": rule["teacher"]} | {path: rule[name] for name, path in SAMPLING.items()}
         for path, value in own.items():
             if theirs[path] != value:
