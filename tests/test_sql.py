@@ -14,7 +14,7 @@ import pytest
 from shared_stores import Storage
 
 from dasd_assets.cli import main
-from dasd_assets.commands.sql import _ends, _write_csv
+from dasd_assets.commands.sql import _ends, _show_json, _write_csv
 from dasd_resources.storage.lake import Lake
 
 LONG = "SELECT repeat('word ', 100) || 'the end' AS text, 1 AS number"
@@ -81,7 +81,7 @@ def test_the_first_and_the_last_rows_are_shown(capsys: pytest.CaptureFixture[str
         assert [line.strip("│ ") for line in lines if line.startswith("│")][3:] == shown
 
 
-@pytest.mark.parametrize("consume", [_ends, partial(_write_csv, file=Path(os.devnull))])
+@pytest.mark.parametrize("consume", [_ends, _show_json, partial(_write_csv, file=Path(os.devnull))])
 def test_a_result_is_held_a_part_at_a_time(consume: Callable[[pa.RecordBatchReader], object]) -> None:
     """40 parts of a megabyte each."""
     before, held = pa.total_allocated_bytes(), list[int]()
@@ -93,6 +93,18 @@ def test_a_result_is_held_a_part_at_a_time(consume: Callable[[pa.RecordBatchRead
 
     consume(pa.RecordBatchReader.from_batches(pa.schema({"t": pa.string()}), parts()))
     assert len(held) == 40 and max(held) < 10_000_000
+
+
+def test_json_is_one_array_of_all_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    for num_rows in (0, 1, 5000):
+        assert main(["sql", f"SELECT range AS i, '[é]' AS t FROM range({num_rows})", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == [{"i": i, "t": "[é]"} for i in range(num_rows)]
+
+
+def test_an_error_in_the_middle_leaves_the_array_open(capsys: pytest.CaptureFixture[str]) -> None:
+    query = "SELECT CASE WHEN range = 9000 THEN error('so far') ELSE range END AS i FROM range(10000)"
+    assert main(["sql", query, "--json"]) == 1
+    assert not capsys.readouterr().out.rstrip().endswith("]")
 
 
 @pytest.mark.parametrize("option", ["--csv", "--parquet"])

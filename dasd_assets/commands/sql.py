@@ -1,6 +1,6 @@
 """`dasd sql`: one read-only query of the home's tables, as a table, as JSON, or as a file.
 
-A table or a file is made of a part of the result at a time; only JSON, one text, is made of all of it at once.
+Each is made of a part of the result at a time. A JSON array is printed as it is read, and closed where all was read.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def command(args: argparse.Namespace) -> int:
         _write(selected, Path(args.csv or args.parquet), _write_csv if args.csv else _write_parquet)
     elif args.json:
         with selected as found, _printable():
-            text = json_text(pl.DataFrame(found).to_dicts())
-        show(text)
+            end = _show_json(found.to_arrow_reader(NUM_ROWS))
+        show(end)
     else:
         with selected as found, _printable():
             rows, num_rows = _ends(found.to_arrow_reader(NUM_ROWS))
@@ -83,6 +83,16 @@ def _parts(reader: pa.RecordBatchReader) -> Iterator[pl.DataFrame]:
     """The rows part by part, after a part without any, which has the columns."""
     yield pl.DataFrame(reader.schema.empty_table())
     yield from map(pl.DataFrame, reader)
+
+
+def _show_json(reader: pa.RecordBatchReader) -> str:
+    """Print the rows of a JSON array; returns its end."""
+    begun = False
+    for part in _parts(reader):
+        if part.height:
+            show(f"{', ' if begun else '['}{json_text(part.to_dicts())[1:-1]}", end="")
+            begun = True
+    return "]" if begun else "[]"
 
 
 def _write_csv(reader: pa.RecordBatchReader, file: Path) -> int:
