@@ -124,12 +124,14 @@ def test_what_else_lies_beside_backups_is_no_backup(home: Path, tmp_path: Path) 
     assert {*target.iterdir()} == {last, target / ".lock", *others}
 
 
-def test_the_backup_just_made_stays_when_the_clock_was_set_back(home: Path, tmp_path: Path) -> None:
+def test_the_backup_just_made_stays_and_is_the_newest_when_the_clock_was_set_back(home: Path, tmp_path: Path) -> None:
     for year in (2998, 2999):
         folder, _ = save(home, tmp_path / "backups")
         later = folder.rename(folder.with_name(f"{year}0101T000000.000000Z"))
-    last, _ = save(home, tmp_path / "backups", keep=2)
-    assert complete_backups(tmp_path / "backups") == [last, later]
+    append(home, 1)
+    last, manifest = save(home, tmp_path / "backups", keep=2)
+    assert complete_backups(tmp_path / "backups") == [later, last]
+    assert restore(tmp_path / "backups", tmp_path / "new") == (manifest, None)
     last, _ = save(home, tmp_path / "backups", keep=1)
     assert complete_backups(tmp_path / "backups") == [last]
 

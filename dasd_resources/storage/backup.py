@@ -1,11 +1,11 @@
 """A home -> a backup: catalog and data files, checkpoints, landed files, benchmarks, experiments, reports, history.
 
-A backup folder holds one subfolder per backup, named for its moment and complete from the moment it has that name; it
-is filled as `.partial`, in which a killed backup's files are found again. What a later backup shares with the one
-before is hard-linked. The catalog is a SQLite file there, whatever it is in the home, and data files are copied from
-wherever they are: any backup can be restored as any home. Writers may be at work: history is copied first and the
-catalog after it, so nothing is called made that is not there; files named by the catalog never change, and maintenance
-waits. `manifest.json` has every hash.
+A backup folder holds one subfolder per backup, named for its moment and complete from the moment it has that name,
+which is after all others there whatever the clock says; it is filled as `.partial`, in which a killed backup's files
+are found again. What a later backup shares with the one before is hard-linked. The catalog is a SQLite file there,
+whatever it is in the home, and data files are copied from wherever they are: any backup can be restored as any home.
+Writers may be at work: history is copied first and the catalog after it, so nothing is called made that is not there;
+files named by the catalog never change, and maintenance waits. `manifest.json` has every hash.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -109,7 +109,7 @@ def complete_backups(target: Path) -> list[Path]:
 
 
 def back_up(home: Path, dagster_home: Path, target: Path, keep: int, link: bool = False) -> tuple[Path, Manifest]:
-    """Make a backup in `target`, and delete all but the newest `keep` there; this one stays, whatever the clock says.
+    """Make a backup in `target`, and delete all but the newest `keep` there.
 
     link: hard-link data and checkpoints to the home's own files where the file system can, instead of copying them.
     Raises BackupError, and OSError where the disk is full.
@@ -125,15 +125,20 @@ def back_up(home: Path, dagster_home: Path, target: Path, keep: int, link: bool 
         for doomed in target.glob(".*"):
             if NAME_FORM.fullmatch(doomed.name[1:]):  # renamed below, and not deleted to its end
                 shutil.rmtree(doomed)
-        writer = _Writer(home, target / PARTIAL, complete_backups(target)[-1:], link)
-        manifest = writer.write(dagster_home)
-        finished = target / datetime.now(UTC).strftime(NAME)
+        before = complete_backups(target)[-1:]
+        manifest = _Writer(home, target / PARTIAL, before, link).write(dagster_home)
+        finished = target / _moment_after(before).strftime(NAME)
         os.sync()
         (target / PARTIAL).rename(finished)
-        others = [path for path in reversed(complete_backups(target)) if path != finished]  # after a wrong clock: later
-        for old in others[keep - 1 :]:
+        for old in complete_backups(target)[:-keep]:
             shutil.rmtree(old.rename(target / f".{old.name}"))
     return finished, manifest
+
+
+def _moment_after(before: list[Path]) -> datetime:
+    """Now, or just after the last backup where the clock has been set back since."""
+    last = [datetime.strptime(path.name, NAME).replace(tzinfo=UTC) + timedelta(microseconds=1) for path in before]
+    return max([datetime.now(UTC), *last])
 
 
 class _Writer:
