@@ -40,7 +40,16 @@ from trl import pack_dataset
 from dasd_resources.inference.model_files import count_weights
 from dasd_resources.recipe import Training
 from dasd_resources.sft import trainer
-from dasd_resources.sft.checkpoint import EVENTS, PUBLISHED_SUFFIXES, Pace, Progress, Trained, epoch_folder, published
+from dasd_resources.sft.checkpoint import (
+    EVENTS,
+    FAILURE,
+    PUBLISHED_SUFFIXES,
+    Pace,
+    Progress,
+    Trained,
+    epoch_folder,
+    published,
+)
 from dasd_resources.sft.child import (
     EpochOrder,
     Reporter,
@@ -530,7 +539,18 @@ def test_a_failing_child_shows_its_log(make_job: JobMaker, student: Path, tmp_pa
         train(job, ignore)
     assert str(job.partial / "log.txt") in str(error.value)
     assert "SafetensorError" in str(error.value)
+    assert f"(exit code 1): {(job.partial / FAILURE).read_text()}. Fix the cause" in str(error.value)
     assert not job.destination.exists()
+
+
+def test_the_first_process_to_fail_says_why_whatever_its_launcher_says_after_it(make_job: JobMaker) -> None:
+    said = f'printf "ValueError: diverged" > "$(dirname "$3")/{FAILURE}"; seq 100; exit 3'
+    job = make_job("launched", launcher=("bash", "-c", said, "child"))
+    with pytest.raises(TrainingError, match=r"launched failed \(exit code 3\): ValueError: diverged\. Fix the cause"):
+        train(job, ignore)
+    job = make_job("launched", launcher=("bash", "-c", "exit 3", "child"))
+    with pytest.raises(TrainingError, match=r"launched failed \(exit code 3\)\. Fix the cause"):
+        train(job, ignore)
 
 
 def test_a_training_goes_on_in_a_home_that_was_moved(make_job: JobMaker) -> None:

@@ -21,6 +21,7 @@ NOT_HASHED = (RECORD, LOSSES, EVENTS)  # they say how the weights were made, and
 EPOCHS = "epochs"  # where a training keeps the weights after each epoch, until all is published
 UNFINISHED = ".unfinished"  # of an epoch whose weights are being saved
 SAVING = "saving"  # there while a training saves a private checkpoint
+FAILURE = "failure.txt"  # the exception of the first of a training's processes to fail by one
 PUBLISHED_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
 
 

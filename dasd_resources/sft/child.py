@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -35,7 +36,7 @@ from trl import SFTConfig, SFTTrainer
 from dasd_resources.chat.tokenizer_files import load_tokenizer
 from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import EPOCHS, SAVING, Pace, Progress, flush
+from dasd_resources.sft.checkpoint import EPOCHS, FAILURE, SAVING, Pace, Progress, flush
 from dasd_resources.sft.disk import KEPT_STATES
 from dasd_resources.sft.ending import SavesBeforeEnding
 from dasd_resources.sft.freed_memory import keep_freed_memory
@@ -49,6 +50,17 @@ WHOLE_LOGITS = 2**26  # bytes, of a forward pass on a CPU, up to which logits ar
 
 
 def main(description: Path, resume: str | None) -> None:
+    """Train; an exception is left for the trainer, for the log ends with what a launcher of several processes says."""
+    try:
+        run(description, resume)
+    except Exception as error:
+        left = description.parent / FAILURE  # of the first to fail
+        with suppress(OSError), left.open("x", encoding="utf-8", errors="replace") as file:
+            file.write(f"{type(error).__name__}: {error}")
+        raise
+
+
+def run(description: Path, resume: str | None) -> None:
     keep_freed_memory()
     job, folder = json.loads(description.read_text()), description.parent
     trainer = stage_trainer(job, folder)

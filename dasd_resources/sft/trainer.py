@@ -30,6 +30,7 @@ from dasd_resources.recipe import Training
 from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import (
     EVENTS,
+    FAILURE,
     SAVING,
     Pace,
     Progress,
@@ -49,12 +50,13 @@ from dasd_resources.whole_files import write_whole
 
 ENDING_SECONDS = 3.0  # for a child that is interrupted
 SAVING_SECONDS = 600.0  # if it is saving: then a second interrupt ends it at once
+REASON_CHARS = 1000  # of an exception, in a message
 
 Child = subprocess.Popen[bytes] | ForkedChild
 
 
 class TrainingError(RuntimeError):
-    """The child process failed; the message ends with the last lines of its log."""
+    """The child process failed; the message has its first exception, and ends with the last lines of its log."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def _prepare(job: SftJob) -> Path | None:
     points = [point for point in _points(job.partial) if point.step <= step]
     lines = [json.dumps(dataclasses.asdict(point)) + "\n" for point in points]
     write_whole(job.partial / "progress.jsonl", "".join(lines).encode())
-    (job.partial / SAVING).unlink(missing_ok=True)
+    for left in (SAVING, FAILURE):
+        (job.partial / left).unlink(missing_ok=True)
     return resume
 
 
@@ -336,10 +339,11 @@ def _end(child: Child) -> None:
 
 
 def _failure(job: SftJob, returncode: int) -> str:
-    log = job.partial / "log.txt"
+    log, failure = job.partial / "log.txt", job.partial / FAILURE
     ended = f"exit code {returncode}" if returncode > 0 else f"killed by {signal.Signals(-returncode).name}"
+    reason = f": {failure.read_text('utf-8', 'replace')[:REASON_CHARS]}" if failure.is_file() else ""
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
     return (
-        f"training {job.checkpoint_id} failed ({ended}). Fix the cause and run it again: it goes on from the last "
-        f"saved step; or delete {job.partial} to start afresh. The end of {log}:\n{tail}"
+        f"training {job.checkpoint_id} failed ({ended}){reason}. Fix the cause and run it again: it goes on from the "
+        f"last saved step; or delete {job.partial} to start afresh. The end of {log}:\n{tail}"
     )
