@@ -51,7 +51,7 @@ def in_order(
     with TemporaryFile(dir=home) as file:
         stream: pa.ipc.RecordBatchFileWriter | None = None
         unordered = iter(parts)
-        while together := list(enough(unordered, pl.DataFrame.estimated_size, BYTES_AT_ONCE)):
+        while together := list(enough(unordered, lambda part: int(part.estimated_size()), BYTES_AT_ONCE)):
             placed = pl.concat(together).join(groups, on=key).sort("position")
             for (group,), rows in placed.group_by(pl.col("position") // at_once):
                 table = rows.to_arrow()
