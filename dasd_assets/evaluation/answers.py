@@ -6,6 +6,7 @@ Any checkpoint can be asked, of a recipe, of an experiment or from elsewhere: `a
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -81,6 +82,7 @@ def ask_missing(
 def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedModel, recipe: Recipe) -> dict[str, Row]:
     """evaluation_id -> question and sampling choices, for every answer avg@k asks of a checkpoint."""
     max_tokens = {benchmark.name: benchmark.max_tokens for benchmark in recipe.evaluation.benchmarks}
+    verifiers = verifier_version(recipe)
     wanted: dict[str, Row] = {}
     for question in questions.iter_rows(named=True):
         for temperature in recipe.evaluation.temperatures:
@@ -93,7 +95,7 @@ def wanted_answers(questions: pl.DataFrame, checkpoint: str, model: PromptedMode
                     "max_tokens": max_tokens[question["benchmark"]],
                     "question_id": question["question_id"],
                     "sample_index": index,
-                    "verifier_version": verifier_version(recipe),
+                    "verifier_version": verifiers,
                     "template_version": model.chat.template_version,
                     "instruction": question["instruction"],
                     "judged_by": question["judged_by"],
@@ -145,7 +147,8 @@ def _answer(
             ledger.add(row)
             del lacking[row["evaluation_id"]]
         _note_requests(warehouse, checkpoint.checkpoint_id, wanted, lacking, ledger.origin)
-        requests = [_request(key, row, model) for key, row in lacking.items()]
+        prompt_ids = lru_cache(1)(model.chat.prompt_ids)  # the samples of a question follow each other
+        requests = [_request(key, row, model, prompt_ids) for key, row in lacking.items()]
         results = logged(engines.generate(model, requests), len(requests), f"answers of {checkpoint.name}", say)
         given = (r if isinstance(r, Failure) else (r.request_id, answered(r, model)) for r in results)
         ledger.collect(in_order(given, lambda result: _judged(result, wanted, confinement), PATIENCE), lambda row: row)
@@ -186,10 +189,12 @@ def _judged(result: tuple[str, Row] | Failure, wanted: dict[str, Row], confineme
     return result if isinstance(result, Failure) else judged_row(result[0], wanted[result[0]], result[1], confinement)
 
 
-def _request(key: str, wanted: Row, model: PromptedModel) -> GenerationRequest | Failure:
+def _request(
+    key: str, wanted: Row, model: PromptedModel, prompt_ids: Callable[[str, str | None], list[int]]
+) -> GenerationRequest | Failure:
     asked = wanted["asked"]
     try:
-        prompt = model.chat.prompt_ids(asked_as(asked["question"], asked["instruction"]), asked["system_prompt"])
+        prompt = prompt_ids(asked_as(asked["question"], asked["instruction"]), asked["system_prompt"])
     except UnsupportedQuestion as error:
         return Failure(key, str(error), "unsupported_question")
     return sampling_request(model, key, prompt, wanted["temperature"], wanted["top_p"], wanted["max_tokens"])

@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from dasd_resources.verifiers.worker_pool import num_cores
@@ -33,4 +34,7 @@ def in_order(items: Iterable[Item], work: Callable[[Item], Result], patience: fl
 
 
 def _is_done(future: Future[Result], patience: float) -> bool:
-    return future.done() or (patience > 0 and not wait([future], patience).not_done)
+    if patience > 0:
+        with suppress(TimeoutError):
+            future.exception(patience)
+    return future.done()
