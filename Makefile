@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Compiled once, not by every process anew, which takes half of its start: many containers forbid Python to keep it.
 export PYTHONDONTWRITEBYTECODE :=
-DASD_HOME ?= .dasd
-export DASD_HOME := $(abspath $(DASD_HOME))
+# The school has a home of its own: a recipe answers all questions of its home, and with the demo's the grids would differ.
+SCHOOL_HOME := $(abspath $(or $(DASD_HOME),.dasd-school))
+export DASD_HOME := $(abspath $(or $(DASD_HOME),.dasd))
 
 # Without a GPU, nobody downloads CUDA libraries: torch comes as its CPU build, which PyPI does not carry. It is taken
 # from wherever pip already looks, else from PyTorch's own index, that one package alone.
@@ -22,7 +23,7 @@ WITHOUT_TORCHVISION := $(if $(NEEDS_CPU_TORCH),$(BIN)/python -m pip uninstall --
 .PHONY: demo experiments experiments-all school test test-ui drill ui check docs bench bench-scale models clean
 .DELETE_ON_ERROR:
 
-# The questions are landed here, as `dasd run` brings them only to a home that has none: demo and school may share one.
+# The questions are landed here, as `dasd run` brings them only to a home that has none: a DASD_HOME of yours may have others.
 demo: $(VENV)/.installed
 	$(BIN)/python -m dasd_resources.demo.questions $(DASD_HOME)/prompts
 	$(BIN)/dasd run --recipe demo
@@ -30,6 +31,7 @@ demo: $(VENV)/.installed
 # The shipped experiments, each a table of the report or a choice that it leaves open, and docs/experiments/ anew from what
 # they have found. A run that was killed goes on. experiments-all: also when divergence-aware sampling would win.
 TABLES := candidates controls_low filter_order per_question table_5 table_7 tables_1_2 tables_3_4
+school experiments experiments-all: DASD_HOME := $(SCHOOL_HOME)
 experiments: school
 	$(BIN)/dasd experiment --recipe school $(TABLES) --write docs/experiments
 

@@ -1,8 +1,12 @@
 """The README is true. Its commands, links and recipe are tested in test_docs, its queries in test_demo_run."""
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.verifiers.catalogue import VERIFIERS
@@ -22,6 +26,27 @@ def test_every_make_target_it_names_exists() -> None:
 def test_ci_tests_and_builds_the_site() -> None:
     lines = re.findall(r"^make (.*?)(?: #.*)?$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert {"check", "docs", "test", "test-ui"} <= set(" ".join(lines).split())
+
+
+@pytest.mark.parametrize(
+    ("given", "demo", "school"),
+    [({}, ROOT / ".dasd", ROOT / ".dasd-school"), ({"DASD_HOME": "/mine"}, Path("/mine"), Path("/mine"))],
+)
+def test_demo_and_school_have_homes_apart_unless_one_is_given(
+    given: dict[str, str], demo: Path, school: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name, shown in (("python", "${3%/prompts}"), ("dasd", "$DASD_HOME")):  # where questions land, what is run
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho "{shown}"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / ".torch").touch()
+    (tmp_path / ".installed").touch()
+    homes = {"demo": [demo] * 2, "school": [school] * 2, "experiments": [school] * 3, "experiments-all": [school] * 3}
+    for target, expected in homes.items():
+        command = ["make", "--silent", f"VENV={tmp_path}", target]
+        environment = {"PATH": os.environ["PATH"], **given}
+        made = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        assert [Path(line) for line in made.stdout.splitlines()] == expected, target
 
 
 def test_pictures_are_small() -> None:
