@@ -32,10 +32,11 @@ from test_drill import (
     wait_until_settled,
 )
 
+from dasd_assets.cli import main
 from dasd_assets.commands.service_end import end_service
 from dasd_assets.commands.ui import PortTaken, _require_free
 from dasd_assets.records.dagster_internals import CODE_SERVERS, DAEMON, WEB_UI
-from dasd_assets.service.one_service import SERVICE, ServiceRunning, address_of, hold, starts_a_service
+from dasd_assets.service.one_service import SERVICE, ServiceRunning, address_of, hold, last_address, starts_a_service
 from dasd_assets.service.recovery import ABANDONED
 from dasd_resources.home import HISTORY_VARIABLE, SERVICE_LOCK, WORKSPACE, prepare_home
 from dasd_resources.recipe import Recipe
@@ -97,6 +98,33 @@ def test_what_starts_a_service(arguments: list[str], starts: bool) -> None:
 def test_the_address_is_that_of_the_command_line() -> None:
     assert address_of(["dagster", "dev", "-p", "3001", "--host", "0.0.0.0"]) == "http://0.0.0.0:3001"
     assert address_of(["dagster", "dev"]) == "http://127.0.0.1:3000"
+    assert address_of(["dagster", "dev", "-h", "::1"]) == "http://[::1]:3000"
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "warns"),
+    [
+        ("localhost", "http://localhost", False),
+        ("0.0.0.0", "http://0.0.0.0", True),
+        ("2001:db8::1", "http://[2001:db8::1]", True),  # no machine has it
+    ],
+)
+def test_a_host_that_others_reach_is_warned_of(
+    host: str,
+    address: str,
+    warns: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["ui", "--host", host, "--port", str(port)]) != 0  # the port is taken: nothing is started
+    assert last_address(tmp_path) == f"{address}:{port}"
+    assert ("lets others on the network use it" in capsys.readouterr().err) is warns
 
 
 def test_a_port_in_use_is_said_before_anything_starts() -> None:

@@ -9,9 +9,9 @@ from importlib import import_module
 from importlib.metadata import version
 
 from dasd_assets.audit.arguments import RECIPE_HELP, port, positive
-from dasd_assets.commands import LOOPBACK
 from dasd_resources.spelling import meant
 from dasd_resources.visible_text import hand_over
+from dasd_resources.web_address import LOOPBACK
 
 JSON_HELP = "print a JSON array of objects"
 SHELLS = ("bash", "zsh", "tcsh")

@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import BinaryIO
 
-from dasd_assets.commands import LOOPBACK
 from dasd_assets.commands.messages import echo
 from dasd_assets.commands.service_end import end_service
 from dasd_assets.commands.service_terminal import service_output
@@ -29,6 +28,7 @@ from dasd_resources.errors import UserError
 from dasd_resources.home import WORKSPACE, prepare_home
 from dasd_resources.interruption import OF_TERMINAL, at_interruption, begin
 from dasd_resources.recipe import load_recipe
+from dasd_resources.web_address import LOOPBACK_NAMES, web_address
 
 QUIET = ("-W", "ignore::FutureWarning")  # Dagster's advice to use a command of its own
 ENDING_SECONDS = 18.0
@@ -46,17 +46,17 @@ def command(args: argparse.Namespace) -> int:
     """Returns when the web UI and the daemon have ended by themselves; SIGINT or SIGTERM ends them all, with code 0."""
     check_names(load_recipe(args.default_recipe, args.home))
     dagster_home = prepare_home(args.home, args.dagster_home)
-    address = f"http://{args.host}:{args.port}"
+    address, on_loopback = web_address(args.host, args.port), args.host in LOOPBACK_NAMES
     service = hold(args.home, "dasd ui", address)
-    _require_free(args.host, args.port)
-    if args.host != LOOPBACK:
+    if not on_loopback:
         echo(f"warning: the web UI has no log-in, and {args.host} lets others on the network use it")
+    _require_free(args.host, args.port)
     with open_instance(dagster_home) as instance:
         abandoned = fail_abandoned_runs(instance, args.home)
     if abandoned:
         echo(f"marked {abandoned} runs that were cut off; the service continues from what was committed")
     echo(f"the web UI will be on {address}{FIRST_PAGE}; stop it with Ctrl-C, the next start continues")
-    if args.open or (args.open is None and sys.stderr.isatty() and args.host == LOOPBACK and has_own_window()):
+    if args.open or (args.open is None and sys.stderr.isatty() and on_loopback and has_own_window()):
         Thread(target=open_when_there, args=(address,), name="open-browser", daemon=True).start()
     environment = {"DASD_HOME": str(args.home), "DAGSTER_HOME": str(dagster_home), SERVICE: service}
     with (

@@ -25,6 +25,7 @@ import dagster as dg
 from dasd_assets.records.dagster_internals import ConfigurableClassData, DagsterDaemonScheduler
 from dasd_resources.errors import UserError
 from dasd_resources.home import SERVICE_LOCK, home_of
+from dasd_resources.web_address import LOOPBACK, web_address
 
 SERVICE = "DASD_SERVICE"  # environment variable: the id of the service that a process belongs to
 STARTERS = {"dagster": "dev", "dg": "dev", "dagster-daemon": "run", "_daemon": "run"}  # program -> its command
@@ -133,8 +134,8 @@ def starts_a_service(arguments: Sequence[str]) -> bool:
 def address_of(arguments: Sequence[str]) -> str:
     """Where the web UI of `dagster dev` is, by its command line."""
     given = dict(pairwise(arguments))
-    host = given.get("--host") or given.get("-h") or "127.0.0.1"
-    return f"http://{host}:{given.get('--port') or given.get('-p') or '3000'}"
+    host = given.get("--host") or given.get("-h") or LOOPBACK
+    return web_address(host, given.get("--port") or given.get("-p") or "3000")
 
 
 class OneService(DagsterDaemonScheduler):

@@ -24,7 +24,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+from dasd_resources.web_address import LOOPBACK_NAMES, web_address
+
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
 COOKIE = "dasd_view_token"  # and the port: a browser sends one host's cookies to all its ports
 # Observable Plot adds one style sheet to each chart: its hash, for which tests/test_ui_viewer.py looks.
@@ -57,8 +58,7 @@ class Access:
     def address(self, port: int) -> str:
         """What to open in a browser: where the server listens on all interfaces, by the first of the names."""
         host = [*self.names, socket.gethostname()][0] if self.host in EVERYWHERE else self.host
-        name = f"[{host}]" if ":" in host else host
-        return f"http://{name}:{port}/" + (f"?token={self.token}" if self.token else "")
+        return f"{web_address(host, port)}/" + (f"?token={self.token}" if self.token else "")
 
     def accepts_host(self, header: str) -> bool:
         """Whether a request with this Host header may be answered."""

@@ -7,9 +7,9 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 from dasd_assets.audit.arguments import RECIPE_HELP, port
-from dasd_assets.commands import LOOPBACK
 from dasd_resources.errors import UserError
 from dasd_resources.home import VIEWER
+from dasd_resources.web_address import LOOPBACK
 
 NEEDED = ("jinja2", "starlette", "uvicorn")
 
