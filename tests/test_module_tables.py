@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = [
     path.parent
-    for package in ("dasd", "dasd_assets", "dasd_resources")
+    for package in ("dasd", "dasd_assets", "dasd_resources", "docs_build")
     for path in sorted((ROOT / package).rglob("__init__.py"))
     if "| module |" in path.read_text(encoding="utf-8")
 ]

@@ -4,7 +4,7 @@ A program runs under bubblewrap: no network, no file of this machine but Python'
 limits on time, memory, processes, files and output; it ends with all that descends from it. Without bubblewrap nothing
 runs, unless the recipe says `unsafe`.
 
-| module | |
+| module | what it is |
 | --- | --- |
 | `confinement` | the limits, and those of them that a recipe sets |
 | `session` | a sandbox that is open: jobs in, what came of them out |

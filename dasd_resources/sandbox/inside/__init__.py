@@ -1,6 +1,6 @@
 """What runs inside the sandbox, on the standard library alone; `values` is used on both sides.
 
-| module | |
+| module | what it is |
 | --- | --- |
 | `supervisor` | the first process: a fresh child for each job, its limits, its end with all that descend from it |
 | `children` | a child: its streams, its limits, how it ends |
