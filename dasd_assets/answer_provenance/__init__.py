@@ -27,6 +27,7 @@ from dasd_assets.rules.type_shares import TYPE_SHARES
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.warehouse import Warehouse
+from dasd_resources.whole_files import write_whole
 
 PROVENANCE_VERSION = "1"
 PROVENANCE = Rule("provenance", PROVENANCE_VERSION)
@@ -66,8 +67,8 @@ def _answer_provenance(recipe: Recipe) -> dg.AssetsDefinition:
         folder = Path(warehouse.home) / "reports" / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            (folder / f"{PREFIX}{name}.png").write_bytes(png(figure))
-        (folder / PAGE).write_text(page(found, {name: f"{PREFIX}{name}.png" for name in figures}), encoding="utf-8")
+            write_whole(folder / f"{PREFIX}{name}.png", png(figure))
+        write_whole(folder / PAGE, page(found, {name: f"{PREFIX}{name}.png" for name in figures}).encode())
         return dg.MaterializeResult(
             metadata={
                 "sample": found.sample,
