@@ -74,6 +74,7 @@ def test_explore_refuses_what_is_no_column_and_passes_text_as_a_parameter(client
     assert client.get("/explore?score_min=much").status_code == 400
     answer = client.get(asked("/explore", q="' OR 1=1 --", batch="x'; DROP TABLE rows; --"))
     assert answer.status_code == 200 and "<strong>0</strong> responses" in answer.text
+    assert client.get("/explore?path=x&number=2&size=1").status_code == 200  # names of our own functions' parameters
 
 
 def test_explore_reads_a_home_that_was_written_to(copy: Project) -> None:

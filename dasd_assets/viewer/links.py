@@ -44,8 +44,8 @@ def place(kind: str, identity: object) -> str:
     return PLACES[kind].format(quote(str(identity), safe=""))
 
 
-def asked(path: str, **params: object) -> str:
-    """A path with a query; parameters that are None or empty are left out."""
+def asked(path: str, /, **params: object) -> str:
+    """A path with a query, of whatever names; parameters that are None or empty are left out."""
     given = {name: value for name, value in params.items() if value not in (None, "")}
     return f"{path}?{urlencode(given)}" if given else path
 
@@ -55,7 +55,7 @@ def page_number(query: Mapping[str, str]) -> int:
     return max(1, int(query.get("page") or 1))
 
 
-def paging(number: int, total: int, size: int, path: str, **params: object) -> Pages:
+def paging(number: int, total: int, size: int, path: str, /, **params: object) -> Pages:
     """A page of a list of `total` rows, `size` a page, at this path with these parameters."""
     num_pages = max(1, -(-total // size))
     return {
