@@ -209,7 +209,8 @@ def test_any_id_leads_to_its_page_and_text_to_a_search(client: TestClient, ids: 
     assert client.get(f"/find?id={ids['response_id'][:16]}").headers["location"] == f"/response/{ids['response_id']}"
     assert client.get(f"/find?id={ids['prompt_id']}").headers["location"] == f"/question/{ids['prompt_id']}"
     assert client.get("/find?id=some+words").headers["location"] == "/explore?q=some+words"
-    assert client.get("/find?id=ffffffffffff").status_code == 404
+    assert client.get("/find?id=Decade").headers["location"] == "/explore?q=Decade"  # a word of hexadecimal digits
+    assert client.get(f"/find?id={'f' * 16}").status_code == 404
 
 
 def test_rollouts_and_continuations_show_both_authors(client: TestClient, finished: Project) -> None:

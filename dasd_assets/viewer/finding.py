@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from dasd_assets.rules.typed_ids import HEX, SHORTEST_PREFIX, AuditError
+from dasd_assets.rules.typed_ids import HEX, KINDS, SHORTEST_PREFIX, AuditError
 from dasd_assets.viewer.links import asked, place
 from dasd_assets.viewer.viewer import Viewer
 
@@ -21,22 +21,28 @@ PLACES = (
     ("answer", "evaluations", "evaluation_id"),
     ("held_out", "benchmark_questions", "question_id"),
 )
+SHORTEST_ID = min(kind.length for kind in KINDS.values())
 
 
 def find(viewer: Viewer, request: Request) -> Response:
-    """To the page of the row whose id begins with `id`; what is no id is searched for in the texts."""
-    typed = request.query_params.get("id", "").strip().lower()
-    if not HEX.fullmatch(typed) or len(typed) < SHORTEST_PREFIX:
-        return RedirectResponse(asked("/explore", q=request.query_params.get("id", "").strip()), 303)
-    with viewer.lake.reading() as reading:
-        for kind, table, column in PLACES:
-            query = f"SELECT DISTINCT {column} AS id FROM {table} WHERE starts_with({column}, $typed) LIMIT 2"
-            found = reading.read(query, {"typed": typed})["id"].to_list()
-            if len(found) == 1:
-                return RedirectResponse(place(kind, found[0]), 303)
-            if found:
-                raise AuditError(f"several {table} begin with {typed}: type more of the id")
-    raise AuditError(f"no row of this home has an id that begins with {typed}")
+    """To the page of the row whose id begins with `id`; what begins none is searched for in the texts.
+
+    Raises AuditError where several begin with it, or none does and it is as long as an id.
+    """
+    given = request.query_params.get("id", "").strip()
+    typed = given.lower()
+    if HEX.fullmatch(typed) and len(typed) >= SHORTEST_PREFIX:
+        with viewer.lake.reading() as reading:
+            for kind, table, column in PLACES:
+                query = f"SELECT DISTINCT {column} AS id FROM {table} WHERE starts_with({column}, $typed) LIMIT 2"
+                found = reading.read(query, {"typed": typed})["id"].to_list()
+                if len(found) == 1:
+                    return RedirectResponse(place(kind, found[0]), 303)
+                if found:
+                    raise AuditError(f"several {table} begin with {typed}: type more, or search for it in Explore")
+        if len(typed) >= SHORTEST_ID:
+            raise AuditError(f"no row of this home has an id that begins with {typed}")
+    return RedirectResponse(asked("/explore", q=given), 303)
 
 
 def example(viewer: Viewer, request: Request) -> Response:
