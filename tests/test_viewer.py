@@ -398,6 +398,18 @@ def test_an_answer_is_among_those_to_the_same_prompt(copy: Project) -> None:
     assert "answer 1 of 1 " in client.get(f"/answer/{others[0]['evaluation_id'][0]}").text
 
 
+def test_a_held_out_question_without_a_reference_answer_has_none_on_its_pages(copy: Project) -> None:
+    client = client_of(copy)
+    question, answer = copy.read("SELECT question_id, evaluation_id FROM evaluations ORDER BY ALL LIMIT 1").row(0)
+    pages = [f"/checkpoints/question/{question}", f"/answer/{answer}"]
+    assert all("reference answer" in client.get(page).text for page in pages)
+    row = copy.read("SELECT * FROM benchmark_questions WHERE question_id = $id", id=question)
+    with copy.warehouse.commit("test") as transaction:
+        none = row.with_columns(reference_answer=pl.lit(None, pl.String))
+        transaction.replace("benchmark_questions", {"question_id": question}, none)
+    assert not any("reference answer" in client.get(page).text for page in pages)
+
+
 def test_results_of_the_home_have_pages(client: TestClient) -> None:
     board = client.get("/leaderboard").text
     assert "avg@k" in board and '"name": "tiny teacher, k=2"' in board
