@@ -205,6 +205,24 @@ def test_a_question_has_all_candidates_and_what_it_touched(client: TestClient, i
     assert ids["response_id"] in client.get(f"/question/{ids['prompt_id']}/reach").text
 
 
+def test_a_question_says_what_keeps_it_out_of_training(copy: Project, ids: dict[str, str]) -> None:
+    """As `dasd audit prompt` does: of one that is retired, held out by a recipe, and in a benchmark."""
+    client, retired = client_of(copy), "e" * 32
+    line = {"batch": ids["batch"], "source_file": "earlier.jsonl", "source_line": 7}
+    known = {"prompt_id": ids["prompt_id"], "domain": "math", "says": "", "retired_id": retired}
+    left_out = {"kind": "held_out", "reason": "question 1 of benchmark b", "prompt_id": retired}
+    rule = {"recipe": "careful", "dataset": "t060", "rule": '{"held_out_share": 1.0}', "selected_at": datetime.now(UTC)}
+    with copy.warehouse.commit("test") as transaction:
+        transaction.append_missing("prompt_lines", pl.DataFrame([line | known]))
+        transaction.append_missing("rejected_prompts", pl.DataFrame([line | left_out]))
+        transaction.append_missing("selection_rules", pl.DataFrame([rule]))
+    page = client.get(f"/question/{retired}").text
+    named = re.search(r'retired</dt><dd>the same question is prompt <a class="id" href="([^"]+)"', page)
+    assert named is not None and named[1] == f"/question/{ids['prompt_id']}"
+    assert "<dt>held out</dt><dd>no stage of recipe careful is trained on it" in page
+    assert "<dt>left out</dt><dd>earlier.jsonl, line 7: question 1 of benchmark b" in page
+
+
 def test_any_id_leads_to_its_page_and_text_to_a_search(client: TestClient, ids: dict[str, str]) -> None:
     assert client.get(f"/find?id={ids['response_id'][:16]}").headers["location"] == f"/response/{ids['response_id']}"
     assert client.get(f"/find?id={ids['prompt_id']}").headers["location"] == f"/question/{ids['prompt_id']}"

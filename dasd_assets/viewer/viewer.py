@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dasd_assets.audit.checkpoint import incomplete
+from dasd_assets.audit.pages.question import other_line
 from dasd_assets.rules.checkpoints import current_checkpoints, undistilled_student
 from dasd_assets.rules.statistics.comparison import corrected_p_text
 from dasd_assets.viewer import links
@@ -51,6 +52,7 @@ class Viewer:
             "runs": lambda text: runs(str(text)),
             "prob": lambda value: "–" if value is None else f"{value:.3f}",
             "incomplete": incomplete,
+            "other_line": other_line,
             "p_value": lambda p_holm, num: "–" if p_holm is None else corrected_p_text(p_holm, num),
             "short": lambda identity: str(identity)[:8],
             "share": lambda value: "–" if value is None else f"{100 * value:.1f} %",

@@ -56,13 +56,14 @@ def prompt_lines(prompt: Record) -> list[tuple[str, str]]:
     lines += [("asked by", _asked(row)) for row in prompt["asked"]]
     lines += [("HELD OUT", f"no stage of recipe {name} is trained on it") for name in prompt["held_out_by"]]
     lines += [
-        (_other_line(r["kind"]), f"{r['source_file']}, line {r['source_line']} (batch {r['batch']}): {r['reason']}")
+        (other_line(r["kind"]), f"{r['source_file']}, line {r['source_line']} (batch {r['batch']}): {r['reason']}")
         for r in prompt["other_lines"]
     ]
     return lines
 
 
-def _other_line(kind: str) -> str:
+def other_line(kind: str | None) -> str:
+    """What a line of the question is that is not in `prompts`, by why it is not."""
     return "LEFT OUT" if kind in ("held_out", "overlaps_held_out") else "also in"
 
 
