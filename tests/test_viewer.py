@@ -24,10 +24,12 @@ from dasd_assets.viewer.app import create_app
 from dasd_assets.viewer.checkpoints import _chosen
 from dasd_assets.viewer.coloured import runs, shown_text
 from dasd_assets.viewer.command import CannotServe, _listen
-from dasd_assets.viewer.explore_rows import _VERDICTS, FOUND, NUM_SEARCHES
+from dasd_assets.viewer.explore import Condition, _histogram
+from dasd_assets.viewer.explore_rows import _VERDICTS, FOUND, NUM_SEARCHES, ExploreRows
 from dasd_assets.viewer.links import asked, linked
 from dasd_assets.viewer.markup import pieces
 from dasd_assets.viewer.viewer import Viewer
+from dasd_resources.recipe import Recipe
 from dasd_resources.storage.lake import Lake
 
 HOSTILE = (Path(__file__).parent / "data" / "hostile_texts.txt").read_text(encoding="utf-8").split("\n%%\n")
@@ -128,6 +130,18 @@ def test_passed_is_every_required_verdict_and_wrong_what_a_verifier_decided() ->
         "response_verdicts", rows.filter(filter="length").with_columns(filter_version=pl.lit("1"), value=pl.lit(1))
     )
     assert [row[1] for row in memory.sql(_VERDICTS, params=params).fetchall()] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"), [([0.62, 0.62], [(0.62, 0.62, 2)]), ([1.0, 2.0, 31.0], [(1, 2, 1), (2, 3, 1), (30, 31, 1)])]
+)
+def test_a_histogram_names_the_values_that_there_are(
+    tiny: Recipe, tmp_path: Path, values: list[float], bars: list[tuple[float, float, int]]
+) -> None:
+    rows = ExploreRows(Lake(home=str(tmp_path)), tiny)
+    rows._memory.register("rows", pl.DataFrame({"score": values, "correct": True}))
+    expected = [{"low": low, "high": high, "verdict": "right", "num": num} for low, high, num in bars]
+    assert _histogram(rows, Condition("TRUE", {}), "score", "score") == {"name": "score", "bars": expected}
 
 
 def _some_responses(lake: Lake) -> list[str]:

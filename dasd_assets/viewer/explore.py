@@ -166,7 +166,10 @@ def _verdict_counts(rows: ExploreRows, chosen: Condition, given: dict[str, str])
 
 
 def _histogram(rows: ExploreRows, chosen: Condition, name: str, column: str) -> dict[str, object]:
-    """Bins of equal width between least and greatest value: how many right, wrong and unknown answers are in each."""
+    """Bins of equal width between least and greatest value: how many right, wrong and unknown answers are in each.
+
+    A single value is a bin of no width.
+    """
     where = f"{chosen.sql} AND {column} IS NOT NULL AND isfinite({column}::DOUBLE)"
     found = rows.read(
         f"""WITH these AS (SELECT {column}::DOUBLE AS value, correct FROM rows WHERE {where}),
@@ -181,5 +184,5 @@ def _histogram(rows: ExploreRows, chosen: Condition, name: str, column: str) -> 
     for row in found:
         width = (row["high"] - row["low"]) / NUM_BINS
         low = row["low"] + width * (row["bin"] or 0)
-        bars.append({"low": low, "high": low + (width or 1), "verdict": row["verdict"], "num": row["num"]})
+        bars.append({"low": low, "high": low + width, "verdict": row["verdict"], "num": row["num"]})
     return {"name": name, "bars": bars}

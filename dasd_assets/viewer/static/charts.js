@@ -15,6 +15,9 @@ const charts = (() => {
     place.append(figure);
   }
 
+  const range = ({ low, high }) => (low < high ? `${low.toPrecision(3)} to ${high.toPrecision(3)}` : low.toPrecision(3));
+  const half = ({ low, high }) => (low < high ? 0 : 0.5); // what a bar of no width is wider by, to either side
+
   function histograms(place, data) {
     for (const { name, bars } of data) {
       if (!bars.length) continue;
@@ -23,7 +26,7 @@ const charts = (() => {
         x: { label: null, ticks: 5 }, y: { label: null, grid: true, ticks: 4 },
         color: { domain: ["right", "wrong", "not judged"], range: [colour("teacher-line"), colour("student-line"), colour("close-line")] },
         marks: [
-          Plot.rectY(bars, Plot.stackY({ x1: "low", x2: "high", y: "num", fill: "verdict", inset: 0.5, title: (bar) => `${bar.num} ${bar.verdict}, ${bar.low.toPrecision(3)} to ${bar.high.toPrecision(3)}` })),
+          Plot.rectY(bars, Plot.stackY({ x1: (bar) => bar.low - half(bar), x2: (bar) => bar.high + half(bar), y: "num", fill: "verdict", inset: 0.5, title: (bar) => `${bar.num} ${bar.verdict}, ${range(bar)}` })),
           Plot.ruleY([0]),
         ],
       });
