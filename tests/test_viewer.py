@@ -1,6 +1,7 @@
 """`dasd view` by plain requests: pages of a finished home, who may ask, and texts that are never HTML."""
 
 import html
+import math
 import re
 import socket
 from dataclasses import replace
@@ -36,7 +37,10 @@ HOSTILE = (Path(__file__).parent / "data" / "hostile_texts.txt").read_text(encod
 
 
 def client_of(project: Project, access: Access | None = None) -> TestClient:
-    viewer = Viewer(Lake(home=str(project.home)), project.recipe)
+    return client_to(Viewer(Lake(home=str(project.home)), project.recipe), access)
+
+
+def client_to(viewer: Viewer, access: Access | None = None) -> TestClient:
     app = create_app(viewer, access or Access.to("127.0.0.1"))
     return TestClient(app, base_url="http://127.0.0.1:3001", follow_redirects=False)
 
@@ -85,6 +89,9 @@ def test_explore_reads_a_home_that_was_written_to(copy: Project) -> None:
     before = viewer.rows.read("SELECT count(*) FROM rows", {}).item()
     with viewer.lake.commit("test") as transaction:
         transaction.delete_keys("responses", {"temperature": 0.6}, "response_id", _some_responses(viewer.lake))
+    viewer.rows._not_before = math.inf
+    states = f"as of snapshot {viewer.rows.snapshot}; the home is at snapshot {viewer.lake.snapshot_id()}"
+    assert states in client_to(viewer).get("/explore").text
     viewer.rows._not_before = 0.0
     for _ in range(200):
         viewer.rows.refresh()
