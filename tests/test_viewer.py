@@ -72,6 +72,8 @@ def test_explore_shows_filters_and_pages_what_there_is(client: TestClient, finis
     assert f"<strong>{found:,}</strong> responses" in client.get(asked("/explore", q=word.upper())).text
     wrong = "SELECT count(DISTINCT response_id) FROM response_verdicts WHERE filter = 'correctness' AND NOT passed"
     assert f"<strong>{lake.read(wrong).item():,}</strong> responses" in client.get("/explore?verdict=wrong").text
+    for name in ("t060", "mixed", "another"):  # mixed: Dagster's page of it links here
+        assert client.get(f"/explore?chosen={name}").text.count(f"<option selected>{name}</option>") == 1
     assert client.get("/explore?temperature=0.6", headers={"HX-Request": "true"}).text.lstrip().startswith("<p")
 
 

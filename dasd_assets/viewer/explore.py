@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dasd_assets.rules.checkpoints import trained_names
 from dasd_assets.rules.filters.catalogue import FILTERS
 from dasd_assets.viewer.explore_rows import FOUND, TEACHER_SHARE, ExploreRows
 from dasd_assets.viewer.links import asked, page_number, paging
@@ -121,7 +122,7 @@ def explore(viewer: Viewer, request: Request) -> Response:
         ranges=ranges,
         histograms=[_histogram(rows, chosen, name, RANGES[name]) for name in ranges],
         filters=list(FILTERS),
-        datasets=list(viewer.recipe.datasets),
+        datasets=dict.fromkeys((*trained_names(viewer.recipe), "none", given.get("chosen", "none"))),
         snapshot=rows.snapshot,
         newest=rows.newest,
     )
