@@ -183,6 +183,7 @@ def test_from_all_responses_to_one_by_keys_alone(site: Site, page: "Page") -> No
     page.locator("select[name=verdict]").select_option("right")
     page.wait_for_url("**verdict=right**")
     page.locator(".facet a[aria-current=true]", has_text="right").wait_for()
+    page.locator("#results figure svg").first.wait_for()
     page.keyboard.press("j")
     page.keyboard.press("j")
     assert page.locator("tr.here").count() == 1

@@ -1,4 +1,4 @@
-// Charts, by Observable Plot, from the numbers that a page has as JSON. Plot's style sheet is named in the page's policy.
+// Charts, by Observable Plot, from the numbers that their places have as JSON. Plot's style sheet is named in the page's policy.
 "use strict";
 const charts = (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -89,9 +89,8 @@ const charts = (() => {
   const KINDS = { histograms, intervals, runs };
 
   function drawAll(within) {
-    for (const place of within.querySelectorAll("[data-chart]")) {
-      const numbers = place.querySelector("script");
-      if (numbers && !place.querySelector("figure")) KINDS[place.dataset.chart](place, JSON.parse(numbers.textContent));
+    for (const place of within.querySelectorAll("[data-numbers]")) {
+      if (!place.querySelector("figure")) KINDS[place.dataset.chart](place, JSON.parse(place.dataset.numbers));
     }
   }
 
