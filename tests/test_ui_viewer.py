@@ -196,6 +196,19 @@ def test_from_all_responses_to_one_by_keys_alone(site: Site, page: "Page") -> No
     assert page.locator("#help").is_visible()
 
 
+def test_back_from_a_filter_is_the_whole_page_as_it_was(site: Site, page: "Page") -> None:
+    page.goto(f"{site.url}/explore")
+    page.locator("figure svg").first.wait_for()
+    page.locator("select[name=verdict]").select_option("right")
+    page.wait_for_url("**verdict=right**")
+    page.locator(".facet a[aria-current=true]", has_text="right").wait_for()
+    page.go_back()
+    page.locator(".facet a[aria-current=true]").wait_for(state="detached")
+    page.locator("#filters").wait_for()
+    page.locator("#results figure svg").first.wait_for()
+    assert page.locator("select[name=verdict]").input_value() == ""
+
+
 def test_sentences_are_typed_anew_and_show_their_tokens(site: Site, page: "Page") -> None:
     page.goto(site.url + site.pages["response"])
     page.locator("[data-chart=curve] svg").wait_for()
