@@ -209,6 +209,15 @@ def test_back_from_a_filter_is_the_whole_page_as_it_was(site: Site, page: "Page"
     assert page.locator("select[name=verdict]").input_value() == ""
 
 
+def test_enter_on_what_has_no_link_does_nothing(site: Site, page: "Page") -> None:
+    address = site.url + site.pages["continuation"]
+    page.goto(address)
+    page.keyboard.press("j")
+    assert page.locator("section.here").count() == 1 and page.locator("section.here a").count() == 0
+    page.keyboard.press("Enter")
+    assert page.url == address
+
+
 def test_sentences_are_typed_anew_and_show_their_tokens(site: Site, page: "Page") -> None:
     page.goto(site.url + site.pages["response"])
     page.locator("[data-chart=curve] svg").wait_for()

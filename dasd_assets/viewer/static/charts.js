@@ -33,7 +33,7 @@ const charts = (() => {
     }
   }
 
-  function curve(place, rows, threshold) {
+  function curve(place, rows) {
     if (!place) return;
     place.replaceChildren();
     const width = Math.max(400, Math.min(1200, place.clientWidth || 800));

@@ -24,10 +24,9 @@
   }
 
   function open() {
-    if (!here) return false;
-    if (here.matches(".sentence")) here.click();
-    else here.querySelector("a").click();
-    return true;
+    const target = here && (here.matches(".sentence") ? here : here.querySelector("a"));
+    if (target) target.click();
+    return Boolean(target);
   }
 
   function expand() {

@@ -59,7 +59,6 @@
     hint.className = "muted";
     hint.textContent = text.dataset.tokens ? "Enter or click: its tokens." : "";
     inspector.replaceChildren(title, list, hint);
-    document.dispatchEvent(new CustomEvent("sentence", { detail: Number(sentence.dataset.index) }));
   }
 
   const sentenceOf = (event) => event.target.closest(".sentence[data-index]");
@@ -82,5 +81,4 @@
     pinned = true;
     htmx.ajax("GET", text.dataset.tokens + sentence.dataset.index, { target: "#inspector", swap: "innerHTML" });
   });
-  text.addEventListener("mouseleave", () => { pinned = pinned && shown !== null; });
 })();

@@ -41,7 +41,7 @@
     const typed = data.sums.length - counts.untyped;
     document.getElementById("teacher-share").textContent = typed ? `${(100 * counts.teacher / typed).toFixed(1)} %` : "–";
     value.textContent = Number(Number(slider.value).toPrecision(6));
-    charts.curve(document.querySelector("[data-chart=curve]"), rows.filter(Boolean), Number(slider.value));
+    charts.curve(document.querySelector("[data-chart=curve]"), rows.filter(Boolean));
   }
 
   // A range input clamps its value: there has to be room for the recipe's threshold.
