@@ -365,6 +365,25 @@ def test_the_student_and_the_last_checkpoint_are_compared(evaluated: str, compar
         assert (chosen["first"], chosen["second"]) == compared
 
 
+def test_models_are_compared_in_a_setting_in_which_they_were_asked() -> None:
+    """Whatever other models of the home were asked; a benchmark that is asked for has a temperature of its own."""
+    models = [{"checkpoint_id": name, "model": name} for name in ("student", "t100")]
+    limits = {"top_p": 1.0, "max_tokens": 9}
+    settings = [
+        {"benchmark": "a", "temperature": 0.6, "models": ["guest"], **limits},
+        {"benchmark": "b", "temperature": 1.0, "models": ["student", "t100"], **limits},
+    ]
+
+    def setting(**given: str) -> tuple[object, ...]:
+        chosen = _chosen([], given.get, settings, models)
+        return chosen["benchmark"], chosen["temperature"], chosen["max_tokens"]
+
+    assert setting() == setting(benchmark="b") == ("b", 1.0, 9)
+    assert setting(benchmark="a") == setting(temperature="0.6") == ("a", 0.6, 9)
+    assert setting(benchmark="b", max_tokens="10") == ("b", 1.0, 9)
+    assert setting(benchmark="b", temperature="0.6") == ("b", 0.6, None)  # nobody was asked so
+
+
 def test_answers_of_another_token_limit_are_apart(copy: Project) -> None:
     """In a home that has asked in one way alone, no page speaks of limits."""
     client = client_of(copy)

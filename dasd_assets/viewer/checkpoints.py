@@ -1,6 +1,6 @@
 """Models' answers to held-out questions: which became right or wrong, all of them side by side; and a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +17,12 @@ from dasd_assets.viewer.viewer import Viewer
 from dasd_resources.storage.lake import Reading
 
 PAGE = 50
+SETTING: dict[str, Callable[[str], object]] = {  # in which models are compared, as the address has it
+    "benchmark": str,
+    "temperature": float,
+    "top_p": float,
+    "max_tokens": float,
+}
 NUM_EXAMPLES = 200  # of a checkpoint's examples that are listed
 CHANGES = {
     "all": "TRUE",
@@ -128,8 +134,9 @@ def checkpoint(viewer: Viewer, request: Request) -> Response:
 def _chosen(
     current: Sequence[Mapping[str, object]], given: object, settings: list[Record], models: list[Record]
 ) -> Record:
-    """What is compared: by the address, else student and last checkpoint in the first setting, as both were asked.
+    """What is compared: by the address, else student and last checkpoint, in the first setting that both were asked in.
 
+    The address's benchmark and temperature hold, whoever was asked so, and its limits where somebody was.
     current: the recipe's checkpoints. Without an evaluated student, or with nothing after it, it begins with the first.
     """
     assert callable(given)
@@ -141,32 +148,25 @@ def _chosen(
     for name in (first, second):
         if name not in ids:
             raise AuditError(f"checkpoint {name} has answered no held-out question")
-    chosen: Record = {
-        "benchmark": given("benchmark") or settings[0]["benchmark"],
-        "temperature": float(given("temperature") or settings[0]["temperature"]),
-        "first": first,
-        "second": second,
-        "ids": [first, second],
-    }
-    limits = {name: float(given(name)) for name in ("top_p", "max_tokens") if given(name)}
+    wanted = {name: read(given(name)) for name, read in SETTING.items() if given(name)}
 
     def fit(row: Record) -> tuple[int, int]:
-        as_given = sum(row[name] == value for name, value in limits.items())
+        as_given = sum(row[name] == value for name, value in wanted.items())
         return as_given, len({first, second}.intersection(row["models"]))
 
-    found = max(_of_benchmark(settings, chosen), key=fit, default={"top_p": None, "max_tokens": None})
-    return {**chosen, "top_p": found["top_p"], "max_tokens": found["max_tokens"]}
+    found = max(_of_benchmark(settings, wanted), key=fit, default={**dict.fromkeys(SETTING), **wanted})
+    return {"first": first, "second": second, "ids": [first, second], **{name: found[name] for name in SETTING}}
 
 
-def _of_benchmark(settings: list[Record], chosen: Record) -> list[Record]:
-    """The settings of the chosen benchmark and temperature, which differ in top-p and token limit."""
-    return [row for row in settings if all(row[name] == chosen[name] for name in ("benchmark", "temperature"))]
+def _of_benchmark(settings: list[Record], wanted: Record) -> list[Record]:
+    """The settings of this benchmark and temperature, as far as `wanted` has them, whatever their top-p and limit."""
+    names = wanted.keys() & {"benchmark", "temperature"}
+    return [row for row in settings if all(row[name] == wanted[name] for name in names)]
 
 
 def _unfinished(rows: list[Record], chosen: Record) -> str:
     """What failed and is missing in the chosen setting. rows: of `accuracies`."""
-    names = ("benchmark", "temperature", "top_p", "max_tokens")
-    return "".join(incomplete(row) for row in rows if all(row[name] == chosen[name] for name in names))
+    return "".join(incomplete(row) for row in rows if all(row[name] == chosen[name] for name in SETTING))
 
 
 def _answers_of_models(viewer: Viewer, reading: Reading, identity: str, temperature: float) -> list[Record]:
