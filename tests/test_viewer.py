@@ -410,6 +410,36 @@ def test_answers_of_another_token_limit_are_apart(copy: Project) -> None:
     assert "at most 3,000" in client.get(f"/checkpoints/question/{question}").text
 
 
+def test_a_question_in_two_benchmarks_has_the_answers_to_each(copy: Project) -> None:
+    """As where one file is asked with another instruction; there, the student alone was asked, once."""
+    client = client_of(copy)
+    student = copy.read("SELECT checkpoint_id FROM checkpoints WHERE name = 'student'").item()
+    question = copy.read("SELECT * FROM benchmark_questions ORDER BY question_id LIMIT 1")
+    identity = question["question_id"][0]
+    page = f"/checkpoints/question/{identity}"
+    before = client.get(page).text
+    answer = """SELECT * EXCLUDE run_id FROM evaluations WHERE question_id = $id AND checkpoint_id = $student
+        ORDER BY sample_index LIMIT 1"""
+    right = copy.read(answer, id=identity, student=student).with_columns(
+        benchmark=pl.lit("shouted"),
+        instruction=pl.lit("SHOUT"),
+        correct=True,
+        evaluation_id="x" + pl.col("evaluation_id"),
+    )
+    with copy.warehouse.commit("test") as transaction:
+        again = question.with_columns(benchmark=pl.lit("shouted"), instruction=pl.lit("SHOUT"))
+        transaction.append_missing("benchmark_questions", again)
+        transaction.append_missing("evaluations", right)
+    here, there = (client.get(asked(page, benchmark=name)).text for name in ("held_out", "shouted"))
+    assert here.count("<article") == before.count("<article") > 1 and "of 2 right" in here
+    assert there.count("<article") == 1 and "1 of 1 right" in there
+    assert all(f"{page}?benchmark={name}" in text for text in (here, there) for name in ("held_out", "shouted"))
+    assert f"{page}?benchmark=shouted" in client.get(f"/answer/{right['evaluation_id'][0]}").text
+    listed = client.get(asked("/checkpoints", first=student, second=student, benchmark="shouted")).text
+    assert re.findall(r"/checkpoints/question/[^?]+[?]benchmark=(\w+)", listed) == ["shouted"]
+    assert client.get(asked(page, benchmark="another")).status_code == 404
+
+
 def test_failed_requests_are_wrong_and_said_with_what_is_still_to_come(copy: Project) -> None:
     """Both answers of the student to a question that the teacher has right failed; one to another never came."""
     names = dict(copy.read("SELECT name, checkpoint_id FROM checkpoints").iter_rows())

@@ -52,7 +52,9 @@ def answer(viewer: Viewer, request: Request) -> Response:
         runs=runs(row["response_text"], sentences),
         sentences=sentences,
         **among("answer", samples, row["evaluation_id"]),
-        side_by_side=asked(place("held_out", row["question_id"]), temperature=row["temperature"]),
+        side_by_side=asked(
+            place("held_out", row["question_id"]), benchmark=row["benchmark"], temperature=row["temperature"]
+        ),
     )
 
 

@@ -49,13 +49,16 @@ _CHANGED = f"""WITH asked_last AS ({last_prompts(OF_CHECKPOINTS)}),
     SELECT pairs.*, q.question, q.domain, count(*) OVER () AS total
     FROM pairs LEFT JOIN (FROM benchmark_questions WHERE benchmark = $benchmark) q USING (question_id)"""
 _COUNTS = ", ".join(f"count(*) FILTER ({sql}) AS {name}" for name, sql in CHANGES.items())
-_OF_QUESTION = "question_id = $question AND temperature = $temperature"
+_QUESTION = "SELECT * FROM benchmark_questions WHERE question_id = $id ORDER BY benchmark"
+_TEMPERATURES = """SELECT DISTINCT temperature FROM evaluations
+    WHERE benchmark = $benchmark AND question_id = $question ORDER BY temperature"""
+_OF_QUESTION = "benchmark = $benchmark AND question_id = $question AND temperature = $temperature"
 _FAILED = f"""WITH asked_last AS ({last_prompts(_OF_QUESTION)})
     SELECT checkpoint_id, count(*) AS num FROM ({failed_answers(_OF_QUESTION)})
         ANTI JOIN ({newest_answers(_OF_QUESTION)}) USING ({ANSWER}) GROUP BY ALL"""
 _ANSWERS = f"""WITH asked_last AS ({last_prompts(_OF_QUESTION)})
     SELECT *, {ANSWER_ID} AS answer_id FROM ({newest_answers(_OF_QUESTION)}) AS evaluations
-    ORDER BY benchmark, top_p, max_tokens, sample_index, evaluation_id"""
+    ORDER BY top_p, max_tokens, sample_index, evaluation_id"""
 
 
 def checkpoints(viewer: Viewer, request: Request) -> Response:
@@ -93,23 +96,27 @@ def checkpoints(viewer: Viewer, request: Request) -> Response:
 
 
 def held_out_question(viewer: Viewer, request: Request) -> Response:
-    """One held-out question: the answers of teacher, student and every checkpoint, side by side."""
+    """A held-out question of a benchmark: the answers of teacher, student and every checkpoint, side by side.
+
+    Without `benchmark`, of the first that has it: another may ask it with another instruction.
+    """
     identity = request.path_params["id"]
     with viewer.lake.reading() as reading:
-        query = "SELECT * FROM benchmark_questions WHERE question_id = $id ORDER BY benchmark LIMIT 1"
-        found = reading.read(query, {"id": identity}).to_dicts()
-        if not found:
-            raise AuditError(f"there is no held-out question {identity}")
-        query = "SELECT DISTINCT temperature FROM evaluations WHERE question_id = $id ORDER BY temperature"
-        temperatures = reading.read(query, {"id": identity})["temperature"].to_list()
+        found = {row["benchmark"]: row for row in reading.read(_QUESTION, {"id": identity}).to_dicts()}
+        benchmark = request.query_params.get("benchmark") or next(iter(found), "any benchmark")
+        if benchmark not in found:
+            raise AuditError(f"there is no held-out question {identity} in {benchmark}")
+        key = {"benchmark": benchmark, "question": identity}
+        temperatures = reading.read(_TEMPERATURES, key)["temperature"].to_list()
         wanted = request.query_params.get("temperature")
         temperature = float(wanted) if wanted else (temperatures[0] if temperatures else 0.0)
-        models = _answers_of_models(viewer, reading, identity, temperature)
-        previous, following = (_neighbour(reading, found[0], sign, temperature) for sign in "<>")
+        models = _answers_of_models(viewer, reading, {**key, "temperature": temperature})
+        previous, following = (_neighbour(reading, found[benchmark], sign, temperature) for sign in "<>")
     return viewer.page(
         request,
         "held_out_question.html",
-        question=found[0],
+        question=found[benchmark],
+        benchmarks=list(found),
         models=models,
         several=several_limits([answer for model in models for answer in model["answers"]]),
         temperature=temperature,
@@ -169,9 +176,11 @@ def _unfinished(rows: list[Record], chosen: Record) -> str:
     return "".join(incomplete(row) for row in rows if all(row[name] == chosen[name] for name in SETTING))
 
 
-def _answers_of_models(viewer: Viewer, reading: Reading, identity: str, temperature: float) -> list[Record]:
-    """Each model that has answered, in the order of training, with its answers; num_failed: of its requests."""
-    params = {"question": identity, "temperature": temperature}
+def _answers_of_models(viewer: Viewer, reading: Reading, params: Mapping[str, object]) -> list[Record]:
+    """Each model that has answered, in the order of training, with its answers; num_failed: of its requests.
+
+    params: of `_OF_QUESTION`.
+    """
     rows, failed = reading.read(_ANSWERS, params).to_dicts(), dict(reading.read(_FAILED, params).iter_rows())
     for row in rows:
         row["runs"] = runs(row["response_text"], sentences_of(viewer, reading, row))
@@ -195,4 +204,5 @@ def _neighbour(reading: Reading, question: Record, sign: str, temperature: float
         ORDER BY source_line {order}, question_id {order} LIMIT 1"""
     params = {"benchmark": question["benchmark"], "line": question["source_line"], "id": question["question_id"]}
     found = reading.read(query, params)["question_id"].to_list()
-    return asked(place("held_out", found[0]), temperature=temperature) if found else None
+    address = {"benchmark": question["benchmark"], "temperature": temperature}
+    return asked(place("held_out", found[0]), **address) if found else None
