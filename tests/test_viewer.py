@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from dasd_assets.audit.pages.response import response_page
 from dasd_assets.audit.response import audit_response, typed_sentences
 from dasd_assets.experiments.cells import write_cell
+from dasd_assets.rules.answers import ANSWER_ID
 from dasd_assets.rules.sentences import SEGMENTER_VERSION
 from dasd_assets.viewer.access import Access
 from dasd_assets.viewer.app import create_app
@@ -498,6 +499,20 @@ def test_a_held_out_question_without_a_reference_answer_has_none_on_its_pages(co
         none = row.with_columns(reference_answer=pl.lit(None, pl.String))
         transaction.replace("benchmark_questions", {"question_id": question}, none)
     assert not any("reference answer" in client.get(page).text for page in pages)
+
+
+def test_an_answers_sentences_are_those_under_the_recipes_models(copy: Project) -> None:
+    """Whatever other students and teachers it was scored under, with fingerprints before theirs."""
+    client = client_of(copy)
+    scored = f"""SELECT evaluation_id FROM (SELECT *, {ANSWER_ID} AS answer_id FROM evaluations)
+        SEMI JOIN answer_sentences USING (answer_id, checkpoint_id) ORDER BY evaluation_id LIMIT 1"""
+    page = f"/answer/{copy.read(scored).item()}"
+    before = client.get(page).text
+    sentences = copy.read("SELECT * EXCLUDE run_id FROM answer_sentences")
+    others = [sentences.with_columns(pl.lit("0").alias(f"{model}_fingerprint")) for model in ("student", "teacher")]
+    with copy.warehouse.commit("test") as transaction:
+        transaction.append_missing("answer_sentences", pl.concat(others))
+    assert 'class="sentence' in before and client.get(page).text == before
 
 
 def test_results_of_the_home_have_pages(client: TestClient) -> None:

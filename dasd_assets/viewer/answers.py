@@ -1,6 +1,6 @@
 """An answer to a held-out question: its text, verdict and, where three models scored it, its sentences by type."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,8 +26,8 @@ _SENTENCES = """SELECT s.*, coalesce(t.sentence_type, 'untyped') AS kind
     FROM answer_sentences s LEFT JOIN (FROM answer_sentence_types WHERE threshold_version = $version) t
         USING (answer_id, checkpoint_id, teacher_fingerprint, student_fingerprint, sentence_index)
     WHERE s.answer_id = $id AND s.checkpoint_id = $checkpoint
-    QUALIFY dense_rank() OVER (
-        ORDER BY s.segmenter_version DESC, s.teacher_fingerprint, s.student_fingerprint) = 1
+    QUALIFY dense_rank() OVER (ORDER BY s.student_fingerprint = $student DESC, s.teacher_fingerprint = $teacher DESC,
+        s.segmenter_version DESC, s.teacher_fingerprint, s.student_fingerprint) = 1
     ORDER BY s.sentence_index"""
 
 
@@ -43,7 +43,7 @@ def answer(viewer: Viewer, request: Request) -> Response:
         key |= {"id": row["evaluation_id"]}
         questions = reading.read(_QUESTION, key).to_dicts()
         samples = reading.read(_SAMPLES, key)["evaluation_id"].to_list()
-        sentences = sentences_of(viewer, reading, row)
+        sentences = sentences_of(reading, row, typed_by(viewer))
     return viewer.page(
         request,
         "answer.html",
@@ -58,11 +58,13 @@ def answer(viewer: Viewer, request: Request) -> Response:
     )
 
 
-def sentences_of(viewer: Viewer, reading: Reading, row: Record) -> Sequence[Record]:
-    """Its sentences by the recipe's rule; none where the answer was not of the sample that is scored."""
-    params = {
-        "id": row["answer_id"],
-        "checkpoint": row["checkpoint_id"],
-        "version": answer_threshold_version(viewer.recipe),
-    }
-    return reading.read(_SENTENCES, params).to_dicts()
+def typed_by(viewer: Viewer) -> Mapping[str, object]:
+    """The recipe's rule, student and teacher: parameters of `_SENTENCES`."""
+    models = {row["name"]: row["checkpoint_id"] for row in viewer.models()}
+    version = answer_threshold_version(viewer.recipe)
+    return {"version": version, **{name: models.get(name, "") for name in ("student", "teacher")}}
+
+
+def sentences_of(reading: Reading, row: Record, rule: Mapping[str, object]) -> Sequence[Record]:
+    """Its sentences by `typed_by`, else under other models; none where it was not of the sample that is scored."""
+    return reading.read(_SENTENCES, {"id": row["answer_id"], "checkpoint": row["checkpoint_id"], **rule}).to_dicts()

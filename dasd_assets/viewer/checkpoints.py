@@ -10,7 +10,7 @@ from dasd_assets.audit.prompt import Record
 from dasd_assets.rules.answers import ANSWER_ID
 from dasd_assets.rules.last_prompts import ANSWER, OF_CHECKPOINTS, failed_answers, last_prompts, newest_answers
 from dasd_assets.rules.typed_ids import AuditError, find_id
-from dasd_assets.viewer.answers import sentences_of
+from dasd_assets.viewer.answers import sentences_of, typed_by
 from dasd_assets.viewer.coloured import runs
 from dasd_assets.viewer.links import asked, page_number, paging, place
 from dasd_assets.viewer.viewer import Viewer
@@ -182,8 +182,9 @@ def _answers_of_models(viewer: Viewer, reading: Reading, params: Mapping[str, ob
     params: of `_OF_QUESTION`.
     """
     rows, failed = reading.read(_ANSWERS, params).to_dicts(), dict(reading.read(_FAILED, params).iter_rows())
+    rule = typed_by(viewer)
     for row in rows:
-        row["runs"] = runs(row["response_text"], sentences_of(viewer, reading, row))
+        row["runs"] = runs(row["response_text"], sentences_of(reading, row, rule))
     return [
         {
             **model,
