@@ -55,8 +55,8 @@ LANDING = Rule("prompts", PROMPTS_VERSION, (), (VERIFYING, MERGING, LANGUAGE), V
 
 
 def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
-    """The landed file of a batch. Raises dg.Failure, which no further attempt mends, if there is none."""
-    found = folder.find(batch)
+    """The landed file of a batch. Raises dg.Failure, which no further attempt mends, if it is gone; else as `_find`."""
+    found = _find(folder, batch)
     if found is None:
         raise failure(
             f"batch {short(batch)!r}: no file in {folder.url} has this content. A batch comes to be by a file dropped "
@@ -64,6 +64,18 @@ def find_landed(folder: LandingFolder, batch: str) -> LandedFile:
             "partition without a file is removed by the service and by the next `dasd run`",
             permanent=True,
         )
+    return found
+
+
+def _find(folder: LandingFolder, batch: str) -> LandedFile | None:
+    """The landed file of a batch, None if it is gone. Raises dg.Failure where the folder is away, not mounted say.
+
+    Only a local folder is known to be: most stores have no folder without files.
+    """
+    found = folder.find(batch)
+    if found is None and folder.local is not None and not folder.exists():
+        what_to_do = "mount it; if its files are gone for good, create it, empty"
+        raise failure(f"the landing folder {folder.url} is not there now: {what_to_do}", permanent=False)
     return found
 
 
@@ -237,7 +249,7 @@ def _landed_or_stored(
     So a withdrawal, a removed batch or a new release reaches also a batch whose file is gone. Rejected lines whose text
     went with the file stay rejected.
     """
-    if folder.find(batch) is None and not warehouse.read(_IS_STORED, {"batch": batch}).is_empty():
+    if _find(folder, batch) is None and not warehouse.read(_IS_STORED, {"batch": batch}).is_empty():
         params = {"batch": batch, "existing": existing}
         lines = [_stored_line(row) for row in warehouse.read(_STORED_LINES, params).iter_rows(named=True)]
         sound = {line.source_line for line in lines}

@@ -1,23 +1,50 @@
 """Which landed rows become prompts, and what is said of the others."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import Project, prompt_rows
+from conftest import Project, change, prompt_rows
 from raised_rule import raise_version
 
 from dasd_assets.audit.outdated import explained
-from dasd_assets.commands.run import execute, register_batches
+from dasd_assets.commands.run import RunFailed, execute, register_batches
 from dasd_assets.prompts import LANDING, find_landed
 from dasd_assets.records.partitions import batches
+from dasd_assets.records.quarantine import quarantine
 from dasd_assets.withdrawals import outdated_batches, withdraw
+from dasd_resources.demo.questions import write_rows
 from dasd_resources.landing.landing_folder import LandingFolder
 
 
 def test_a_batch_whose_file_is_gone_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
     with pytest.raises(dg.Failure, match=r"batch 'b-0{12}': no file in .*prompts has this content. A batch comes"):
         find_landed(LandingFolder.of(None, tmp_path), "b-000000000000")
+
+
+def test_a_folder_that_is_away_is_not_one_whose_files_are_gone(project: Project, tmp_path: Path) -> None:
+    """Not mounted for a moment, say: no batch is given up for it, nor made from what the tables have of its file."""
+    folder, away = tmp_path / "landing", tmp_path / "away"
+    write_rows(folder / "a.jsonl", [{"question": "What is 2 + 3?", "harder": "What is 30 - 4?"}])
+    os.utime(folder / "a.jsonl", (1, 1))
+    project.recipe = change(project.recipe, "automation.landing", str(folder))
+    with project.instance() as instance:
+        register_batches(instance, project.recipe, project.home, project.said.append)
+    folder.rename(away)
+    with pytest.raises(RunFailed, match="landing is not there now: mount it"):
+        project.make_batches()
+    assert quarantine(project.warehouse).now == {}
+    away.rename(folder)
+    project.materialize("prompts")
+    project.recipe = change(project.recipe, "landing.columns", [{"question": "harder"}])
+    folder.rename(away)
+    with pytest.raises(RunFailed, match="landing is not there now: mount it"):
+        project.materialize("prompts")
+    away.rename(folder)
+    project.materialize("prompts")
+    assert project.read("SELECT question FROM prompts")["question"].to_list() == ["What is 30 - 4?"]
 
 
 @pytest.mark.parametrize("file_stays", [True, False])
