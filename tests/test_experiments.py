@@ -25,6 +25,7 @@ from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
 from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, run_experiment, sound_experiments
 from dasd_assets.commands.run import RunFailed
+from dasd_assets.commands.selected_assets import NoSuchAsset, chosen_assets
 from dasd_assets.definitions import build_definitions
 from dasd_assets.evaluation.leaderboard import leaderboard_page, standings
 from dasd_assets.evaluation.traits import REPEATING
@@ -303,6 +304,16 @@ def test_experiments_are_in_no_job_and_never_out_of_date(compared: Project) -> N
     }
     for job in ("everything", "train_only", "data_only", "ablation"):
         assert not theirs & set(definitions.resolve_job_def(job).asset_layer.executable_asset_keys)
+
+
+def test_a_selection_leaves_experiments_to_their_own_command(project: Project) -> None:
+    graph = build_definitions(project.recipe, project.home, project.engines, compared=[GRID]).resolve_asset_graph()
+    trained = dg.AssetKey("experiment_checkpoints_grid")
+    assert trained in dg.AssetSelection.from_string("response_scores+").resolve(graph)
+    assert trained not in chosen_assets(graph, "response_scores+")
+    assert chosen_assets(graph, "leaderboard, experiment_checkpoints_grid") == {dg.AssetKey("leaderboard")}
+    with pytest.raises(NoSuchAsset, match="of experiments alone: `dasd experiment NAME` makes them"):
+        chosen_assets(graph, "group:experiments")
 
 
 def test_an_asset_declares_the_rules_that_its_code_reaches(compared: Project) -> None:

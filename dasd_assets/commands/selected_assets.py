@@ -1,4 +1,7 @@
-"""The assets that `--select` names: plain names with `+`, or any other selection of Dagster's."""
+"""The assets that `--select` names: plain names with `+`, or any other selection of Dagster's.
+
+Those of experiments are left out: their partitions are arms and seeds, and `dasd experiment` makes them.
+"""
 
 import re
 import warnings
@@ -8,6 +11,7 @@ import dagster as dg
 from dagster import DagsterError
 
 from dasd_assets.records.dagster_internals import BaseAssetGraph
+from dasd_assets.records.tags import EXPERIMENTS
 from dasd_resources.errors import UserError
 from dasd_resources.spelling import meant
 
@@ -37,6 +41,9 @@ def chosen_assets(graph: BaseAssetGraph, selection: str) -> Set[dg.AssetKey]:
         ) from None
     if not chosen:
         raise NoSuchAsset(f"--select {selection!r} names no asset{_all(known)}")
+    chosen = {key for key in chosen if graph.get(key).group_name != EXPERIMENTS}
+    if not chosen:
+        raise NoSuchAsset(f"--select {selection!r} is of experiments alone: `dasd experiment NAME` makes them")
     return chosen
 
 
