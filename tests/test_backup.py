@@ -1,5 +1,6 @@
 """A backup is consistent while writers run, complete or absent when killed; a restored home is the same home."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -109,6 +110,21 @@ def test_a_later_backup_shares_what_has_not_changed(home: Path, tmp_path: Path) 
     assert len(later.entries) > len(manifest.entries)
     third, _ = save(home, tmp_path / "backups")
     assert complete_backups(tmp_path / "backups") == [second, third]
+
+
+def test_where_no_file_can_be_linked_a_later_backup_has_copies(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, link: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    first, manifest = save(home, tmp_path / "backups")
+    second, later = save(home, tmp_path / "backups")
+    assert later.entries == manifest.entries
+    data = [name for name in manifest.entries if name.startswith("data/")]
+    assert data
+    assert not any(os.path.samefile(first / name, second / name) for name in data)
 
 
 def test_what_else_lies_beside_backups_is_no_backup(home: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 A backup folder holds one subfolder per backup, named for its moment and complete from the moment it has that name,
 which is after all others there whatever the clock says; it is filled as `.partial`, in which a killed backup's files
-are found again. What a later backup shares with the one before is hard-linked. The catalog is a SQLite file there,
-whatever it is in the home, and data files are copied from wherever they are: any backup can be restored as any home.
+are found again. What a later backup shares with the one before is hard-linked where the file system can, else copied.
+The catalog is a SQLite file there, whatever it is in the home, and data files are copied from wherever they are: any
+backup can be restored as any home.
 Writers may be at work: history is copied first and the catalog after it, so nothing is called made that is not there;
 files named by the catalog never change, and maintenance waits. `manifest.json` has every hash.
 """
@@ -229,9 +230,7 @@ class _Writer:
         copy.parent.mkdir(parents=True, exist_ok=True)
         for folder, entries in self._before:
             same = name in entries and entries[name].size == size and sha256 in (None, entries[name].sha256)
-            if same and (folder / name).is_file():
-                copy.unlink(missing_ok=True)
-                os.link(folder / name, copy)
+            if same and (folder / name).is_file() and _linked(folder / name, copy):
                 self._entries[name] = entries[name]
                 return
         left = copy.is_file() and copy.stat().st_size == size and sha256 in (None, file_hash(copy))
