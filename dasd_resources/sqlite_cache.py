@@ -34,12 +34,17 @@ def with_cache(path: Path, create_table: str, work: Callable[[sqlite3.Connection
     try:
         return _on(path, create_table, work)
     except (sqlite3.DatabaseError, Damaged) as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_MACHINE:
+        if of_the_machine(error):
             raise
         removed = _throw_away(path)
         done = "thrown away and rebuilt" if removed else "left alone, as it cannot be replaced"
         log.warning("%s is no usable cache (%s): %s; only time is lost", path, error, done)
     return _on(path if removed else IN_MEMORY, create_table, work)
+
+
+def of_the_machine(error: object) -> bool:
+    """Whether it is an error of SQLite's that says nothing of the file."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_MACHINE
 
 
 def _on(path: Path, create_table: str, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -1,13 +1,16 @@
 """The `dasd` command in this process: what it prints, its exit codes, and one sentence where something is amiss."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import Project
+from sqlalchemy.exc import OperationalError
 
 from dasd_assets.cli import main
+from dasd_assets.commands import sql
 
 
 def test_sql_prints_json(home: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +104,31 @@ def test_damaged_files_are_one_sentence(
     for name in ("fingerprints.sqlite", "dagster/materializations.sqlite"):  # caches only
         (copy.home / name).write_text("a: [b" * 1000)
     assert main(["audit", "staleness", "--recipe", str(recipe)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (sqlite3.SQLITE_FULL, "make room on the disk of "),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, "or try again when nothing else is at work there"),
+        (sqlite3.SQLITE_CORRUPT, "`dasd restore` brings a backup back"),
+    ],
+)
+def test_a_full_disk_or_a_busy_database_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, told: str
+) -> None:
+    def fail(args: object) -> int:
+        error = sqlite3.OperationalError("SQLite's words")
+        error.sqlite_errorcode = code
+        raise OperationalError("INSERT", {}, error)
+
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    monkeypatch.setattr(sql, "command", fail)
+    assert main(["sql", "SELECT 1"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("dasd: (sqlite3.OperationalError) SQLite's words: ")
+    assert told in said
+    assert ("restore" in said) == (code == sqlite3.SQLITE_CORRUPT)
 
 
 def test_sql_writes_no_file(home: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

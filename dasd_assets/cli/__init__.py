@@ -10,15 +10,17 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from dasd_assets.cli.parser import parse
 from dasd_resources.errors import UserError
 from dasd_resources.home import HISTORY_VARIABLE, home_of, keep_history, recipe_of
 from dasd_resources.interruption import interruptible
+from dasd_resources.sqlite_cache import of_the_machine
 from dasd_resources.visible_text import show_message
 
 FAILED = 1
-# A library's error that nothing else explains comes of a damaged file among Dagster's.
+# A library's error that nothing else explains comes of a damaged file among Dagster's, a full disk or a busy database.
 LIBRARIES_OF_DAGSTERS_FILES = ("sqlite3", "sqlalchemy", "yaml")
 
 INTERRUPTED = {
@@ -67,10 +69,16 @@ def _carry_out(argv: Sequence[str]) -> int:
         if type(error).__module__.partition(".")[0] not in LIBRARIES_OF_DAGSTERS_FILES:
             raise
         message = " ".join(str(error).split("\n[")[0].split())
-        advice = f"a file of {args.home} is damaged; `dasd restore` brings a backup back"
-        if HISTORY_VARIABLE in os.environ:
-            advice = f"see whether the database that {HISTORY_VARIABLE} names runs"
-        return _complain(f"{message}: {advice}", FAILED)
+        return _complain(f"{message}: {_advice(error, args.home)}", FAILED)
+
+
+def _advice(error: Exception, home: Path) -> str:
+    """What to do about an error of a library of Dagster's files."""
+    if of_the_machine(getattr(error, "orig", error)):  # SQLAlchemy's holds SQLite's own
+        return f"make room on the disk of {home}, or try again when nothing else is at work there"
+    if HISTORY_VARIABLE in os.environ:
+        return f"see whether the database that {HISTORY_VARIABLE} names runs"
+    return f"a file of {home} is damaged; `dasd restore` brings a backup back"
 
 
 def _complain(message: str, code: int) -> int:
