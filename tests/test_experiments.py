@@ -23,7 +23,15 @@ from dasd_assets.audit.pages.takedown import takedown_page
 from dasd_assets.audit.takedown import take_down
 from dasd_assets.audit.verify import verify
 from dasd_assets.cli import main
-from dasd_assets.commands.experiment import blocks, chosen_cells, listed, page, run_experiment, sound_experiments
+from dasd_assets.commands.experiment import (
+    blocks,
+    chosen_cells,
+    listed,
+    page,
+    run_experiment,
+    sound_experiments,
+    to_do_first,
+)
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.commands.selected_assets import NoSuchAsset, chosen_assets
 from dasd_assets.definitions import build_definitions
@@ -60,7 +68,10 @@ from dasd_assets.rules.pool import create_pool_table
 from dasd_assets.rules.rule import Rule
 from dasd_assets.rules.statistics.comparison import compare, comparisons
 from dasd_assets.rules.statistics.pairing import paired_differences
+from dasd_assets.service.attempts import Attempt, AttemptDecision
 from dasd_assets.service.in_process import execute
+from dasd_assets.service.planning import Plan
+from dasd_assets.service.steps import Step
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.recipe.experiment import ArmStage, Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained
@@ -288,6 +299,30 @@ def test_an_experiment_that_was_killed_goes_on(copy: Project) -> None:
 
 def test_without_the_recipes_datasets_it_says_what_to_run(project: Project) -> None:
     with pytest.raises(RunFailed, match="recipe tiny is not up to date, and experiments start from its datasets"):
+        run(project)
+
+
+def test_what_is_being_made_or_stays_out_of_date_is_no_dataset_to_start_from() -> None:
+    step = Step("selection", None, {"sft_dataset_t060": "code changed"}, "step0")
+    given_up = AttemptDecision("exhausted", 4, "it is still out of date though it was made", still_stale=True)
+    due, active = [Attempt(step, 1)], ["0123456789abcdef"]
+    assert to_do_first(Plan()) == ""
+    assert to_do_first(Plan(due=due, active_runs=active)).startswith("run `dasd run` first (sft_dataset_t060 (code")
+    assert to_do_first(Plan(active_runs=active)) == "wait for the runs that make them (01234567)"
+    told = "see `dasd audit staleness` (sft_dataset_t060 (code changed), after 3 attempts: it is still out of date"
+    assert to_do_first(Plan(exhausted=[(step, given_up)])).startswith(told)
+
+
+@dg.asset
+def teacher_model() -> None: ...
+
+
+def test_while_a_run_of_the_service_makes_what_they_start_from_it_says_what_to_wait_for(project: Project) -> None:
+    with project.instance() as instance:
+        job = dg.Definitions([teacher_model]).resolve_implicit_global_asset_job_def()
+        started, made = dg.DagsterRunStatus.STARTED, frozenset({teacher_model.key})
+        begun = instance.create_run_for_job(job, status=started, asset_selection=made)
+    with pytest.raises(RunFailed, match=rf"its datasets: wait for the runs that make them \({begun.run_id[:8]}\)"):
         run(project)
 
 

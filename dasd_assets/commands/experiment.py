@@ -37,10 +37,11 @@ from dasd_assets.experiments.claims import verdicts
 from dasd_assets.experiments.pages import write_pages
 from dasd_assets.experiments.result_table import COLUMNS, Results, compared_arms, one_seed_note, result_rows
 from dasd_assets.records.progress import duration
+from dasd_assets.records.wording import number_of
 from dasd_assets.rules.arms import check_policies
 from dasd_assets.service.in_process import RunFailed, execute
 from dasd_assets.service.instance import open_instance
-from dasd_assets.service.planning import Planner
+from dasd_assets.service.planning import Plan, Planner
 from dasd_assets.service.steps import LEVELS
 from dasd_resources.home import EXPERIMENT_FOLDER, prepare_home
 from dasd_resources.inference.engines import Engines
@@ -171,14 +172,24 @@ def require_data(
     home: Path,
 ) -> None:
     """Raise RunFailed where the recipe's datasets, from which an experiment starts, are not made or out of date."""
-    plan = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home))).plan(LEVELS, patient=False)
     mixed = any(stage.is_mixed for stages in experiment.arms.values() for stage in stages)
-    lacking = [attempt.step for attempt in plan.due if mixed or attempt.step.level != "training"]
-    if lacking:
-        raise RunFailed(
-            f"recipe {recipe.name} is not up to date, and experiments start from its datasets: run `dasd run` first "
-            f"({lacking[0].why})"
-        )
+    levels = [level for level in LEVELS if mixed or level != "training"]
+    plan = Planner(instance, definitions, recipe, engines, Warehouse(home=str(home))).plan(levels, patient=False)
+    if first := to_do_first(plan):
+        raise RunFailed(f"recipe {recipe.name} is not up to date, and experiments start from its datasets: {first}")
+
+
+def to_do_first(plan: Plan) -> str:
+    """What to do before all that the plan is of is up to date; empty where it is."""
+    if plan.due:
+        return f"run `dasd run` first ({plan.due[0].step.why})"
+    if plan.active_runs:
+        return f"wait for the runs that make them ({', '.join(run_id[:8] for run_id in plan.active_runs)})"
+    if plan.exhausted:
+        step, decision = plan.exhausted[0]
+        num_attempts = number_of(decision.number - 1, "attempt")
+        return f"see `dasd audit staleness` ({step.why}, after {num_attempts}: {decision.why})"
+    return ""
 
 
 def blocks(cells: Sequence[Cell], experiment: Experiment) -> Iterator[tuple[Cell, Cell]]:
