@@ -17,7 +17,7 @@ from conftest import Fake, Project, change, fake_engines, prompt_rows
 from filelock import FileLock
 
 from dasd_assets.cli import main
-from dasd_assets.commands.pilot import FOLDER, NAME, Pilot, key_of, run_pilot, scaled_to
+from dasd_assets.commands.pilot import FOLDER, NAME, Pilot, key_of, pass_seconds, run_pilot, scaled_to
 from dasd_assets.commands.pilot_files import draw, smaller
 from dasd_assets.commands.plan import landed_prompts, scope_of
 from dasd_assets.plan.assumptions import assumed
@@ -31,7 +31,7 @@ from dasd_assets.plan.model_size import ModelSize, size_of
 from dasd_assets.plan.page import page
 from dasd_assets.plan.savings import savings
 from dasd_assets.plan.scope import Scope
-from dasd_assets.plan.stages import stages_of
+from dasd_assets.plan.stages import BETWEEN, stages_of
 from dasd_assets.plan.work import work_of
 from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_assets.service.in_process import RunFailed
@@ -216,6 +216,14 @@ def test_questions_of_a_pilot_are_drawn_from_all_files(project: Project) -> None
     assert len({prompt.prompt_id for prompt in drawn}) == 20
     assert {prompt.source_file for prompt in drawn} == {"a.jsonl", "b.jsonl"}
     assert drawn == draw(landed_prompts(project.recipe, project.home), 20)
+
+
+def test_a_pass_that_was_interrupted_has_the_seconds_of_all_stages_that_it_finished() -> None:
+    first = pass_seconds({"prompts": 2.0, "training": 8.0}, {"prompts": 2.0}, [], wall=9.0)
+    assert first == {"prompts": 2.0, "training": 8.0, BETWEEN: 1.0}
+    before = {"prompts": 5.0, "training": 8.0}
+    second = pass_seconds({**before, "report": 4.0}, before, [first], wall=6.0)
+    assert second == {"prompts": 3.0, "report": 4.0, BETWEEN: 2.0}
 
 
 def test_a_pilot_asks_each_question_a_few_times(tiny: Recipe, tmp_path: Path) -> None:

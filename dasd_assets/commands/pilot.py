@@ -99,7 +99,8 @@ def run_pilot(
         echo(f"pilot, pass {number} of 2: {len(part)} questions more")
         record = made.path / f"pass_{number}.json"
         if not record.is_file():
-            seconds = _alone(partial(_pass, made, number, part, echo), home, dagster_home, echo)
+            earlier = [one.seconds for one in passes]
+            seconds = _alone(partial(_pass, made, number, part, earlier, echo), home, dagster_home, echo)
             write_whole(record, json.dumps(seconds, indent=1).encode())
         parts = (part, prompts[: first if number == 1 else None])
         own, whole = (_scope_of(scope, made.recipe, some, number) for some in parts)
@@ -177,8 +178,10 @@ def _alone(
         return with_engine(instance, home, NAME, measured, echo, converses=True)
 
 
-def _pass(made: _Home, number: int, prompts: Sequence[Prompt], echo: Echo) -> dict[str, float]:
-    """Asset -> seconds of this pass."""
+def _pass(
+    made: _Home, number: int, prompts: Sequence[Prompt], earlier: Sequence[Mapping[str, float]], echo: Echo
+) -> dict[str, float]:
+    """Asset -> seconds of this pass. earlier: those of the passes before it."""
     file = made.path / LANDING_FOLDER / f"pass_{number}.jsonl"
     write_lines(file, chain.from_iterable(made.lines[prompt.prompt_id] for prompt in prompts))
     settled = time.time() - SETTLED_SECONDS
@@ -189,10 +192,20 @@ def _pass(made: _Home, number: int, prompts: Sequence[Prompt], echo: Echo) -> di
         began, before = time.monotonic(), step_seconds(instance)
         bring_up_to_date(instance, made.definitions, made.recipe, made.engines, made.path, echo)
         wall, after = time.monotonic() - began, step_seconds(instance)
-    seconds = {asset: spent - before.get(asset, 0.0) for asset, spent in after.items()}
-    seconds = {asset: spent for asset, spent in seconds.items() if spent > 0}
-    seconds[BETWEEN] = max(wall - sum(seconds.values()), 0.0)
-    return seconds
+    return pass_seconds(after, before, earlier, wall)
+
+
+def pass_seconds(
+    after: Mapping[str, float], before: Mapping[str, float], earlier: Sequence[Mapping[str, float]], wall: float
+) -> dict[str, float]:
+    """Asset -> seconds of a pass, of which processes that were killed may have made a part.
+
+    after: of all steps so far. before: the same when this process began, `wall` seconds before. earlier: of the passes
+    before this one.
+    """
+    spent = {asset: seconds - sum(one.get(asset, 0.0) for one in earlier) for asset, seconds in after.items()}
+    here = sum(after.values()) - sum(before.values())
+    return {**{asset: seconds for asset, seconds in spent.items() if seconds > 0}, BETWEEN: max(wall - here, 0.0)}
 
 
 def _paces(warehouse: Warehouse, recipe: Recipe) -> dict[str, Pace]:
