@@ -498,6 +498,50 @@ def test_sizes_are_those_that_the_models_are_published_with() -> None:
         size_of("nobody/knows", None, "bfloat16")
 
 
+Config = dict[str, object]
+SHAPE: Config = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 64}
+GROUPED: Config = {**SHAPE, "num_key_value_heads": 1, "head_dim": 8}
+TEXT: Config = {**GROUPED, "model_type": "gemma3_text", "num_hidden_layers": 6}
+OTHER_TEXT: Config = {**GROUPED, "model_type": "mistral", "num_hidden_layers": 2}
+EXPERTS: Config = {"num_experts_per_tok": 2, "moe_intermediate_size": 8}
+LATENT: Config = {
+    **{**SHAPE, **EXPERTS, "model_type": "deepseek_v3", "num_hidden_layers": 2, "num_key_value_heads": 2},
+    **{"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 8},
+    **{"kv_lora_rank": 6, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8},
+}
+LINEAR: Config = {
+    **{**GROUPED, **EXPERTS, "model_type": "qwen3_next", "num_hidden_layers": 4, "num_experts": 4},
+    **{"shared_expert_intermediate_size": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2},
+    **{"linear_key_head_dim": 4, "linear_value_head_dim": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "full", "window", "kv_bytes"),
+    [
+        ({"model_type": "gemma3", "text_config": TEXT}, 1, 5, 2 * 1 * 8 * 2),
+        ({"model_type": "mistral3", "text_config": OTHER_TEXT}, 2, 0, 2 * 1 * 8 * 2),
+        (LATENT, 2, 0, (6 + 4) * 2),
+        (LINEAR, 1, 0, 2 * 1 * 8 * 2),
+    ],
+    ids=["gemma3", "mistral3", "latent attention", "linear attention"],
+)
+def test_what_a_token_leaves_in_the_cache(
+    tmp_path: Path, config: Config, full: int, window: int, kv_bytes: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    size = size_of("tiny", tmp_path, "bfloat16")
+    assert (size.full_layers, size.window_layers, size.kv_bytes) == (full, window, kv_bytes)
+    assert size.num_bytes == 2 * size.num_parameters
+
+
+@pytest.mark.parametrize("config", [{"model_type": "of_tomorrow"}, {"model_type": "qwen3", "hidden_size": "many"}, {}])
+def test_a_configuration_that_transformers_does_not_know_is_refused(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"tiny: its size is not known, .*: correct the file, or upgrade"):
+        size_of("tiny", tmp_path, "bfloat16")
+
+
 def test_intervals_hold_what_they_should() -> None:
     figures = {"a": Figure(10.0, 5.0, 20.0, "assumed"), "b": Figure(0.5, 0.4, 1.0, "assumed", is_share=True)}
     found = intervals(lambda values: {"a": values["a"], "sum": values["a"] + values["a"], "b": values["b"]}, figures)

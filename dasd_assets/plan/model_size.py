@@ -1,4 +1,7 @@
-"""How large a model is, from its configuration alone: it is built on the meta device, which takes no memory."""
+"""How large a model is, from its configuration alone: it is built on the meta device, which takes no memory.
+
+Of a model that takes images, too, only what reads and writes text is counted.
+"""
 
 import json
 from collections.abc import Mapping
@@ -7,10 +10,13 @@ from functools import cache
 from pathlib import Path
 
 from dasd_resources.errors import UserError
+from dasd_resources.visible_text import excerpt_line
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 # Of a parameter in weights that are stored smaller; mxfp4 is 4 bits and a scale of 8 for every 32 of them.
 QUANTISED = {"mxfp4": 4.25 / 8, "fp8": 1.0, "awq": 0.56, "gptq": 0.56}
+REASON_CHARS = 120  # of an error that may list all models
+WITHOUT_CACHE = {"linear_attention", "conv", "moe"}  # kinds of layers that keep nothing of each token
 # Configurations of the models that the report names, so that its recipe can be planned before they are downloaded.
 REPORTED: dict[str, dict[str, object]] = {
     "openai/gpt-oss-120b": {
@@ -45,9 +51,10 @@ REPORTED: dict[str, dict[str, object]] = {
 class ModelSize:
     """num_parameters, num_active: all, and those that a token passes through. num_bytes: of the weights.
 
-    full_layers, window_layers: with attention to all of the context, and to `window` tokens of it. kv_bytes: that one
-    token leaves in the cache of one layer. attention_flops: of one token for each token it attends to, in one layer.
-    active_expert_share: of a layer's experts, those that one token passes through; 1 without experts.
+    full_layers, window_layers: with attention to all of the context, and to `window` tokens of it; layers of linear
+    attention are neither. kv_bytes: that one token leaves in the cache of one layer. attention_flops: of one token for
+    each token it attends to, in one layer. active_expert_share: of a layer's experts, those that one token passes
+    through; 1 without experts.
     """
 
     name: str
@@ -79,7 +86,7 @@ ABSENT = ModelSize("absent", 0.0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0)  # a teacher whos
 
 
 def size_of(name: str, path: Path | None, dtype: str) -> ModelSize:
-    """Of the model in a folder, or of one of REPORTED. Raises UserError where the configuration is not here."""
+    """Of the model in a folder, or of one of REPORTED. Raises UserError for no configuration, or an unknown one."""
     if path is not None and (path / "config.json").is_file():
         document = json.loads((path / "config.json").read_text(encoding="utf-8"))
     elif name in REPORTED:
@@ -94,20 +101,32 @@ def size_of(name: str, path: Path | None, dtype: str) -> ModelSize:
 @cache
 def _size(name: str, document: str, dtype: str) -> ModelSize:
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     raw: Mapping[str, object] = json.loads(document)
     settings = {key: value for key, value in raw.items() if key not in ("model_type", "quantization_config")}
-    config = AutoConfig.for_model(raw["model_type"], **settings)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        config = AutoConfig.for_model(raw.get("model_type"), **settings).get_text_config()
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (ValueError, KeyError, StrictDataclassError) as error:
+        reason = excerpt_line(str(error), REASON_CHARS)
+        raise UserError(
+            f"{name}: its size is not known, as transformers makes no language model of its config.json ({reason}): "
+            "correct the file, or upgrade transformers"
+        ) from None
     num_parameters = sum(weights.numel() for weights in model.parameters())
     in_experts = sum(weights.numel() for key, weights in model.named_parameters() if ".experts." in key)
     num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
     share = config.num_experts_per_tok / num_experts if in_experts and num_experts else 1.0
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    kinds = [kind for kind in kinds if kind not in WITHOUT_CACHE]
     full = sum(kind != "sliding_attention" for kind in kinds)
+    cached = 2 * getattr(config, "num_key_value_heads", config.num_attention_heads) * head  # a key and a value
+    if latent := getattr(config, "kv_lora_rank", None):  # of which all heads' keys and values are made (MLA)
+        cached = latent + config.qk_rope_head_dim
     return ModelSize(
         name=name,
         num_parameters=num_parameters,
@@ -116,7 +135,7 @@ def _size(name: str, document: str, dtype: str) -> ModelSize:
         full_layers=full,
         window_layers=len(kinds) - full,
         window=getattr(config, "sliding_window", None) or 0,
-        kv_bytes=2 * getattr(config, "num_key_value_heads", config.num_attention_heads) * head * 2.0,
+        kv_bytes=cached * 2.0,
         attention_flops=4.0 * config.num_attention_heads * head,
         active_expert_share=share,
     )
