@@ -1,19 +1,23 @@
 import json
 import os
 import time
+from io import BufferedIOBase
 from pathlib import Path
 
 import pytest
 from conftest import Project, change, prompt_rows
 
+from dasd_assets.commands.check.landed import prompts_landed
+from dasd_assets.commands.check.outcome import CheckWarning
 from dasd_assets.service.landed import look
 from dasd_resources.demo.questions import write_rows
 from dasd_resources.landing import landing_folder
 from dasd_resources.landing.file_parts import part_digests, rows_of
-from dasd_resources.landing.landing_folder import ChangedWhileRead, LandingFolder
+from dasd_resources.landing.landing_folder import ChangedWhileRead, LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
 from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES
+from dasd_resources.recipe import load_recipe
 
 
 def written(path: Path, questions: list[str]) -> Path:
@@ -72,6 +76,26 @@ def test_a_file_that_cannot_be_read_now_is_left_for_the_next_look(
     again = look(folder, [*first, *found.new], {}, time.time())
     assert [batch.rpartition("-")[0] for batch in again.new] == ["a.00003", "a.00004"]
     assert again.without_file == first[2:] and again.unreadable == []
+
+
+def test_a_file_that_may_not_be_read_is_named_by_a_look_and_by_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        written(tmp_path / "prompts" / name, [name])
+    readable = LandingFolder._open
+
+    def of_another(folder: LandingFolder, file: LandedFile) -> BufferedIOBase:
+        if file.name == "a.jsonl":
+            raise PermissionError(13, "Permission denied")
+        return readable(folder, file)
+
+    monkeypatch.setattr(LandingFolder, "_open", of_another)
+    found = look(LandingFolder.of(None, tmp_path), ["gone-000000000000"], {}, time.time())
+    later = "cannot be read now, so left for the next look: 'a.jsonl'"
+    assert found.message == f"2 landed files; 1 new; {later}" and found.without_file == []
+    with pytest.raises(CheckWarning, match=rf"^1 in .*/prompts; {later}$"):
+        prompts_landed(load_recipe("demo"), tmp_path, None, [])
 
 
 def test_parts_are_all_rows_with_their_own_line_numbers(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ class Landed:
     """new: keys of batches to register. growing: files to look at again. num_files: in the folder.
 
     num_copies: files whose content another of them has. without_file: batches whose content none of them has. url: of
-    the folder. passed_over: what lies there and is not read, with what to do. unreadable: names of files of which it is
-    not known at this look whether they are one batch or several.
+    the folder. passed_over: what lies there and is not read, with what to do. unreadable: names of files that cannot be
+    read at this look, whether at all or to tell if they are one batch or several.
     """
 
     new: list[str]
@@ -59,9 +59,13 @@ def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tupl
     growing = [file for file in files if not settled(file, seen, now)]
     contents = {content_of(batch) for batch in existing}
     new = []
-    keys = folder.keys([file for file in files if file not in growing])
+    complete = [file for file in files if file not in growing]
+    whole_batches = folder.batches(complete)
+    keys = {batch: file for file, batch in whole_batches.items()}
     parts = {key: folder.parts(file) for key, file in keys.items() if content_of(key) not in contents}
-    unreadable = [keys[whole].name for whole, found in parts.items() if found is None]
+    unreadable = [
+        file.name for file in complete if file not in whole_batches or parts.get(whole_batches[file], {}) is None
+    ]
     for key in (name for whole in keys if parts.get(whole, {}) is not None for name in (parts.get(whole) or [whole])):
         if content_of(key) not in contents:
             contents.add(content_of(key))
@@ -69,9 +73,9 @@ def look(folder: LandingFolder, existing: Sequence[str], seen: Mapping[str, tupl
     landed = {content_of(key) for key in keys}
     of_parts = {content_of(key) for found in parts.values() for key in found or ()}
     # A file that is growing or was not read may be any batch's: then none is known to be without one.
-    whole = folder.exists() and len(keys) == len(files) and not unreadable
+    whole = folder.exists() and not growing and not unreadable
     without_file = [batch for batch in existing if content_of(batch) not in landed | of_parts] if whole else []
-    num_copies = len(keys) - len(landed)
+    num_copies = len(whole_batches) - len(landed)
     return Landed(new, growing, len(files), num_copies, without_file, folder.url, folder.passed_over(), unreadable)
 
 

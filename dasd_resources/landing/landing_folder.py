@@ -107,6 +107,10 @@ class LandingFolder:
 
     def keys(self, files: Sequence[LandedFile]) -> dict[str, LandedFile]:
         """Prompt batch (safe stem and content hash) -> file. Without files that are being written or unreadable."""
+        return {batch: file for file, batch in self.batches(files).items()}
+
+    def batches(self, files: Sequence[LandedFile]) -> dict[LandedFile, str]:
+        """File -> prompt batch, as `keys`; two files of one content and stem are one batch."""
         found = {}
         known = known_hashes(self.cache, [self._identity(file) for file in files if file.modified])
         for file in files:
@@ -114,7 +118,7 @@ class LandingFolder:
                 digest = known.get(self._identity(file)) or self._read_digest(file)
             except (ChangedWhileRead, OSError):
                 continue
-            found[f"{safe_stem(file.name)}-{digest[:DIGEST_LENGTH]}"] = file
+            found[file] = f"{safe_stem(file.name)}-{digest[:DIGEST_LENGTH]}"
         return found
 
     def parts(self, file: LandedFile) -> dict[str, LandedFile] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from dasd_assets.commands.check.begun_answers import NUM_BEGUN
 from dasd_assets.commands.check.outcome import NUM_REASONS, CheckFailed, CheckWarning
 from dasd_assets.rules.instructions import as_asked
-from dasd_assets.service.landed import not_read
+from dasd_assets.service.landed import not_read, read_later
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.landing.columns import absent_paths
 from dasd_resources.landing.landing_folder import LandedFile, LandingFolder, landing_folder
@@ -63,19 +63,26 @@ def prompts_landed(recipe: Recipe, home: Path, teacher: PromptedModel | None, la
     found = Prompts(num_prompts, longest, frozenset(domains), frozenset(verifiers), tuple(first), per_file)
     landed.append(found)
     length = f", the longest of {found.longest_for(teacher):,} tokens" if teacher else ""
-    message = f"{num_prompts:,} in {folder.url}{length}"
-    if passed_over := folder.passed_over():
-        message = f"{message}; {not_read(passed_over)}"
+    unread = _unread(folder)
+    message = f"{num_prompts:,} in {folder.url}{length}{unread}"
     if num_rejected:
         raise CheckWarning(f"{message}; {num_rejected:,} rejected: {'; '.join(reasons)}")
-    if num_prompts and passed_over:
+    if num_prompts and unread:
         raise CheckWarning(message)
     if not num_prompts:
         if recipe.automation.landing is not None and not folder.exists():
             raise CheckFailed(f"automation.landing: {folder.url} is not a folder: fix the recipe, or create it")
-        unread = f"; {not_read(passed_over)}" if passed_over else ""
         raise CheckWarning(f"none in {folder.url}{unread}: put files there ({FORMATS})")
     return message
+
+
+def _unread(folder: LandingFolder) -> str:
+    """What of the folder is not read, and what cannot be; each begins with a semicolon."""
+    files, passed_over = folder.files(), folder.passed_over()
+    read = folder.batches(files)
+    unreadable = [file.name for file in files if file not in read]
+    later = f"; {read_later(unreadable)}" if unreadable else ""
+    return (f"; {not_read(passed_over)}" if passed_over else "") + later
 
 
 def _as_asked(recipe: Recipe, prompt: Prompt) -> Prompt:
