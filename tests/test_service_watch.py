@@ -6,9 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from dasd_assets.commands import ui
 from dasd_assets.commands.service_end import end_service, is_of, members
 from dasd_assets.commands.service_watch import CODE_LOST, DAEMON_LOST, LOOKS_WITHOUT_HEARTBEAT, wait_for_end
 from dasd_assets.records.dagster_internals import CODE_SERVERS
@@ -64,3 +69,30 @@ def test_a_service_whose_daemon_is_silent_has_lost_it() -> None:
     assert wait_for_end(service, heartbeat, look_seconds=0.02) == DAEMON_LOST
     assert len(looks) == 3 + LOOKS_WITHOUT_HEARTBEAT
     end_service(service)
+
+
+def test_a_look_that_finds_no_heartbeat_is_a_silent_one() -> None:
+    service = dagster(100)
+    beats: Iterator[float | None] = iter([1.0, *[None, 1.0] * LOOKS_WITHOUT_HEARTBEAT])
+    assert wait_for_end(service, beats.__next__, look_seconds=0.02) == DAEMON_LOST
+    end_service(service)
+
+
+def away(*_: object) -> float | None:
+    raise OperationalError("SELECT", {}, Exception("the database restarts"))
+
+
+def test_while_dagsters_history_cannot_be_read_no_heartbeat_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ui, "open_instance", away)
+    assert ui._heartbeat(tmp_path) is None
+
+
+def test_nothing_is_left_of_a_service_whose_watch_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = dagster(100)
+    monkeypatch.setattr(ui, "_start", lambda *_: service)
+    monkeypatch.setattr(ui, "_heartbeat", away)
+    with pytest.raises(OperationalError):
+        ui._serve("127.0.0.1", 0, {}, tmp_path)
+    assert members(service.pid) == []

@@ -28,7 +28,7 @@ def wait_for_end(
 ) -> int | str:
     """Wait until `dagster dev` ends, and return its exit code; or, as soon as a part of it is lost, which one.
 
-    heartbeat: the daemon's latest one, in any unit: what counts is that it changes.
+    heartbeat: the daemon's latest one, in any unit: what counts is that it changes; None if none is known.
     """
     num_missing, allowed = 0, LOOKS_AT_START
     latest, num_silent = heartbeat(), 0
@@ -41,6 +41,8 @@ def wait_for_end(
             num_missing, allowed = 0, LOOKS
         else:
             num_missing += 1
-        before, latest = latest, heartbeat()
-        num_silent = num_silent + 1 if latest == before else 0
+        if (beat := heartbeat()) in (None, latest):
+            num_silent += 1
+        else:
+            latest, num_silent = beat, 0
     return CODE_LOST if num_missing >= allowed else DAEMON_LOST

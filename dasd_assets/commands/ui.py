@@ -10,11 +10,14 @@ import time
 import urllib.request
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import BinaryIO
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from dasd_assets.commands.messages import echo
 from dasd_assets.commands.service_end import end_service
@@ -102,19 +105,22 @@ def _serve(
     """
     while True:
         dagster = _start(host, port, environment, printed)
-        with at_interruption(partial(end_service, dagster), seconds=ENDING_SECONDS):
-            ended = wait_for_end(dagster, partial(_heartbeat, dagster_home))
-        begin()
-        end_service(dagster)
+        try:
+            with at_interruption(partial(end_service, dagster), seconds=ENDING_SECONDS):
+                ended = wait_for_end(dagster, partial(_heartbeat, dagster_home))
+        finally:
+            begin()
+            end_service(dagster)
         if isinstance(ended, int):
             return ended
         echo(f"{ended}: the service is started again")
 
 
 def _heartbeat(dagster_home: Path) -> float | None:
-    """When the daemon last said that it lives; None if it never did."""
-    with open_instance(dagster_home) as instance:
+    """When the daemon last said that it lives; None if it never did, or if that cannot be read now."""
+    with suppress(SQLAlchemyError, OSError), open_instance(dagster_home) as instance:
         return max((beat.timestamp for beat in instance.get_daemon_heartbeats().values()), default=None)
+    return None
 
 
 def _start(
