@@ -1,9 +1,11 @@
 import json
 import os
 import time
+from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import Path
 
+import fsspec
 import pytest
 from conftest import Project, change, prompt_rows
 
@@ -11,12 +13,13 @@ from dasd_assets.commands.check.landed import prompts_landed
 from dasd_assets.commands.check.outcome import CheckWarning
 from dasd_assets.service.landed import look
 from dasd_resources.demo.questions import write_rows
-from dasd_resources.landing import landing_folder
+from dasd_resources.landing import file_parts, landing_folder
 from dasd_resources.landing.file_parts import part_digests, rows_of
 from dasd_resources.landing.landing_folder import ChangedWhileRead, LandedFile, LandingFolder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
 from dasd_resources.landing.rejections import RejectedPrompt
-from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES
+from dasd_resources.landing.row_files.formats import read_rows
+from dasd_resources.landing.row_files.rows import MAX_ROW_BYTES, FileRow
 from dasd_resources.recipe import load_recipe
 
 
@@ -114,6 +117,30 @@ def test_parts_are_all_rows_with_their_own_line_numbers(tmp_path: Path) -> None:
     assert parts == whole
     assert [record.source_line for record in parts] == [1, 2, 3, 5, 6]
     assert [type(record) for record in parts[-2:]] == [RejectedPrompt, Prompt]
+
+
+@pytest.mark.parametrize(("store", "num_rows"), [("", 0), ("memory://", 3 + 6 + 7)])
+def test_no_more_rows_are_read_for_a_part_than_tell_that_it_is_the_batchs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, num_rows: int
+) -> None:
+    """None of a local file whose size and time have not changed, and up to the part's end of a copy."""
+    path = written(tmp_path / "prompts" / "a.jsonl", named(7))
+    fsspec.filesystem("memory").pipe(str(path), path.read_bytes())
+    folder, read = LandingFolder(f"{store}{path.parent}", tmp_path / "hashes.sqlite", 3), list[FileRow]()
+
+    def noted(path: Path, max_row_bytes: int) -> Iterator[FileRow]:
+        for row in read_rows(path, max_row_bytes):
+            read.append(row)
+            yield row
+
+    [file] = folder.files()
+    parts = folder.parts(file)
+    assert parts is not None and len(parts) == 3
+    monkeypatch.setattr(file_parts, "read_rows", noted)
+    for batch, part in parts.items():
+        with folder.local_copy(part, batch):
+            pass
+    assert len(read) == num_rows
 
 
 def test_damage_is_said_by_the_last_part_and_is_in_its_name(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ were. Left out: parts of equal size; the last one has what is left.
 import hashlib
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from dasd_resources.landing.prompt_files import Rows
@@ -16,13 +17,14 @@ from dasd_resources.landing.row_files.rows import MAX_RESPONSE_ROW_BYTES, Damage
 NUMBERED = re.compile(r"\.\d{5}$")  # the end of a part's name, before its content's hash
 
 
-def part_digests(path: Path, num_rows: int) -> list[str]:
+def part_digests(path: Path, num_rows: int, stop: int | None = None) -> list[str]:
     """SHA-256, hex, of each `num_rows` rows of a file; where it is damaged, the last one covers that, too.
 
-    One digest, if any, for a file that has no more rows than that. Raises OSError only where the system is at fault.
+    One digest, if any, for a file that has no more rows than that. stop: the row, from 0, before which to end; None: at
+    the file's end. Raises OSError only where the system is at fault.
     """
     digests, hashed, number = list[str](), hashlib.sha256(), 0
-    for number, said in enumerate(_said(path), start=1):
+    for number, said in enumerate(islice(_said(path), stop), start=1):
         hashed.update(said)
         if number % num_rows == 0:
             digests.append(hashed.hexdigest())

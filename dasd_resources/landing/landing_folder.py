@@ -210,11 +210,22 @@ class LandingFolder:
             yield copy
 
     def _check(self, path: Path, file: LandedFile, batch: str) -> None:
-        digests = [file_hash(path)]
-        if file.rows is not None and self.questions_per_batch is not None:
-            digests = part_digests(path, self.questions_per_batch)[file.rows[0] // self.questions_per_batch :]
-        if not digests or not digests[0].startswith(content_of(batch)):
+        digest = file_hash(path) if file.rows is None else self._part_digest(path, file, file.rows)
+        if not digest.startswith(content_of(batch)):
             raise ChangedWhileRead(f"the file of batch {batch} was changed a moment ago; run again")
+
+    def _part_digest(self, path: Path, file: LandedFile, rows: Rows) -> str:
+        """A part's digest as of now, empty where there is no such part any more.
+
+        Of a local file that has not changed, it is known: to read the file once for each part takes the square of them.
+        """
+        assert self.questions_per_batch is not None, "only a folder with parts has a file's rows"
+        if self.local is not None and self._stat(file.name).stamp == file.stamp:
+            digests = self._part_digests(replace(file, rows=None), self.questions_per_batch)
+        else:
+            digests = part_digests(path, self.questions_per_batch, rows[1])
+        number = rows[0] // self.questions_per_batch
+        return digests[number] if number < len(digests) else ""
 
     @cached_property
     def local(self) -> Path | None:
