@@ -31,7 +31,7 @@ from dasd_resources.landing.prompt_files import readable_name
 from dasd_resources.landing.response_files import Landed, LandedResponse, Logprobs, read_responses
 from dasd_resources.landing.response_rejections import RejectedResponse
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.warehouse import Row, Transaction, Warehouse
+from dasd_resources.storage.warehouse import Row, Warehouse
 
 ROWS_PER_COMMIT = 1000  # of 8,192 tokens, as Python objects: 0.6 GB
 TABLE_OF: dict[type[Landed], str] = {
@@ -90,10 +90,14 @@ def _is_read(warehouse: Warehouse, batch: str, version: str) -> bool:
 
 
 def _store(warehouse: Warehouse, origin: str, batch: str, name: str, version: str, landed: Iterable[Landed]) -> None:
-    """Commit what a file brings, a part at a time, and at its end that it was read; a killed run's rows stay."""
+    """Commit what a file brings, a part at a time, and at its end that it was read.
+
+    What an earlier reading left goes first: where that was killed, nothing says by which mapping it was.
+    """
     left = iter(landed)
     with warehouse.commit(origin) as transaction:
-        _forget_earlier(transaction, batch)
+        for table in (*TABLE_OF.values(), "landed_files"):
+            transaction.replace(table, {"batch": batch}, pl.DataFrame())
     while part := list(islice(left, ROWS_PER_COMMIT)):
         with warehouse.commit(origin) as transaction:
             for table, rows in _tables(part, batch):
@@ -101,14 +105,6 @@ def _store(warehouse: Warehouse, origin: str, batch: str, name: str, version: st
     with warehouse.commit(origin) as transaction:
         row = {"batch": batch, "source_file": name, "reading_version": version}
         transaction.replace("landed_files", {"batch": batch}, pl.DataFrame([row]))
-
-
-def _forget_earlier(transaction: Transaction, batch: str) -> None:
-    """Remove what earlier rules made of the file."""
-    read_by = transaction.read("SELECT 1 FROM landed_files WHERE batch = $batch", {"batch": batch})
-    if not read_by.is_empty():
-        for table in (*TABLE_OF.values(), "landed_files"):
-            transaction.replace(table, {"batch": batch}, pl.DataFrame())
 
 
 def _tables(part: Sequence[Landed], batch: str) -> Iterator[tuple[str, pl.DataFrame]]:

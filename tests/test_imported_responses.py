@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -17,13 +19,14 @@ from dasd_assets.audit.verify import verify
 from dasd_assets.audit.verify.imports import imports
 from dasd_assets.commands.check import check
 from dasd_assets.imported_responses import Importer
-from dasd_assets.landed_responses import landed_counts
+from dasd_assets.landed_responses import ROWS_PER_COMMIT, _store, landed_counts
 from dasd_assets.rules.imports import landed_in, wanted_imports
 from dasd_assets.rules.landed import landed_versions
 from dasd_assets.rules.sampling import sampling_request
 from dasd_assets.withdrawals import withdraw
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.model_files import PROMPTING
+from dasd_resources.landing.response_files import LandedResponse
 from dasd_resources.recipe import Recipe
 from dasd_resources.storage.data_files import data_files
 from dasd_resources.storage.repair import drop_files, plan_repair
@@ -324,3 +327,20 @@ def test_responses_to_a_rejected_question_are_counted(project: Project) -> None:
         transaction.replace("landed_responses", {"batch": "b"}, pl.DataFrame(lines))
     counts = {"num_responses": 2, "num_logprobs": 0, "num_rejected": 0, "num_without_prompt": 2}
     assert landed_counts(project.warehouse, "b") == counts
+
+
+def test_nothing_is_kept_of_a_killed_reading_as_it_may_have_been_by_another_mapping(project: Project) -> None:
+    def read(text: str, num_rows: int) -> Iterator[LandedResponse]:
+        for line in range(num_rows):
+            yield LandedResponse(f"{text}{line}", "p", "s", None, "a.jsonl", line, 0, text, None, None, "stop")
+
+    def killed() -> Iterator[LandedResponse]:
+        yield from read("old", ROWS_PER_COMMIT)
+        raise RuntimeError("killed")
+
+    store = partial(_store, project.warehouse, "test", "b", "a.jsonl")
+    with pytest.raises(RuntimeError, match="killed"):
+        store("old mapping", killed())
+    assert project.count("landed_responses") == ROWS_PER_COMMIT
+    store("new mapping", read("new", 2))
+    assert project.read("SELECT landed_id FROM landed_responses ORDER BY ALL").rows() == [("new0",), ("new1",)]
