@@ -130,6 +130,43 @@ def test_work_that_ends_by_itself_returns_or_raises() -> None:
     assert errors.endswith("ValueError: why\n")
 
 
+COPY = """
+import shutil
+from dasd_assets.commands.land import _copied
+shutil.copyfile = lambda source, target, **options: half_of(Path(target))
+def work():
+    _copied(folder.parent / 'set', folder / 'set')
+"""
+DOWNLOAD = """
+import tempfile
+from dasd_assets.commands.land import Hub, land_datasets
+from dasd_resources.recipe import load_recipe
+tempfile.tempdir = str(folder)
+hub = Hub(lambda: ['train.jsonl'], lambda path, into: half_of(into / path))
+def work():
+    land_datasets(load_recipe('demo'), folder.parent / 'home', [('us/set', hub)], None, None, lambda line: None)
+"""
+
+
+@pytest.mark.parametrize("code", [COPY, DOWNLOAD])
+def test_what_was_being_landed_is_removed(code: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    for name in ("folder", "set/data"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "set" / "data" / "a.jsonl").write_text('{"question": "a"}')
+    setting = f"""
+from pathlib import Path
+folder = Path({str(folder)!r})
+def half_of(target):
+    target.parent.mkdir(exist_ok=True)
+    target.write_text('half')
+    say(len([*folder.rglob('*.jsonl')]))
+    time.sleep(600)
+"""
+    assert interrupted(setting + code, signal.SIGINT)[:2] == (130, "1\n")
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "command", [["sql", "SELECT 1"], ["check"], ["audit", "verify"], ["audit", "staleness"], ["backup", "folder"]]
 )

@@ -11,8 +11,9 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from dasd_assets.commands.messages import echo as print_message
@@ -20,6 +21,7 @@ from dasd_assets.records.wording import number_of
 from dasd_assets.service.landed import not_read
 from dasd_resources.errors import UserError
 from dasd_resources.hub import HubError, HuggingFace
+from dasd_resources.interruption import at_interruption, begin
 from dasd_resources.landing.folder_contents import HELD_OUT, is_being_written, local_contents
 from dasd_resources.landing.landing_folder import landing_folder
 from dasd_resources.landing.prompt_files import Prompt, read_prompts
@@ -85,7 +87,7 @@ def land_datasets(
 
     Raises NotLanded where one has no such files.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _removed_at_interruption(Path(folder)):
         roots = [Path(folder, name.replace("/", "__")) for name, _ in hubs]
         for (name, hub), root in zip(hubs, roots, strict=True):
             _download(name, hub, root, config, split, echo)
@@ -101,6 +103,7 @@ def _download(name: str, hub: Hub, root: Path, config: str | None, split: str | 
                 f"{name} has no file of {', '.join(OF_A_HUB)} so named; it has {excerpt(sorted(paths), 300)}"
             )
         for path in wanted:
+            begin()
             echo(f"downloading {path}")
             hub.download(path, root)
     except HubError as error:
@@ -205,9 +208,29 @@ def _copied(source: Path, landed: Path) -> None:
     landed.parent.mkdir(parents=True, exist_ok=True)
     unfinished = landed.with_name(f"{landed.name}.{os.getpid()}.tmp")
     try:
-        shutil.copytree(source, unfinished) if source.is_dir() else shutil.copyfile(source, unfinished)
+        with _removed_at_interruption(unfinished):
+            if source.is_dir():
+                shutil.copytree(source, unfinished, copy_function=_copy)
+            else:
+                shutil.copyfile(source, unfinished)
+        begin()  # of a folder whose removal has begun, nothing may land
         unfinished.rename(landed)
     finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished)
-        unfinished.unlink(missing_ok=True)
+        _remove(unfinished)
+
+
+def _copy(source: str, target: str) -> str:
+    begin()
+    return shutil.copy2(source, target)
+
+
+def _removed_at_interruption(path: Path) -> AbstractContextManager[None]:
+    """Once at once, and once more at the end: a file that was being written meanwhile may have come after it."""
+    remove = partial(_remove, path)
+    return at_interruption(remove, remove)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
