@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import httpx
+import polars as pl
 import pytest
 from conftest import FakeEngine, Project, change, prompt_rows
 from stub_server import MODEL, Stub
@@ -16,7 +19,7 @@ from stub_server import MODEL, Stub
 from dasd_assets.cli import main
 from dasd_assets.commands.check import PreflightResult, check
 from dasd_assets.commands.check.landed import Prompts
-from dasd_assets.commands.check.machine import most_examples
+from dasd_assets.commands.check.machine import disk, most_examples
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
 from dasd_assets.commands.check.training import gpu_processes, kernels_here, launcher
 from dasd_assets.records.declaration import ENGINE_POOL
@@ -27,6 +30,7 @@ from dasd_resources.inference.gpus import visible_gpus
 from dasd_resources.inference.model_files import count_weights
 from dasd_resources.inference.openai_engine import OpenAIEngine
 from dasd_resources.recipe import Landing, Recipe
+from dasd_resources.storage.upkeep import table_sizes
 
 
 def findings(project: Project, engines: Engines | None = None, quick: bool = False) -> dict[str, PreflightResult]:
@@ -91,6 +95,31 @@ def test_room_is_needed_for_a_training_while_it_runs(project: Project) -> None:
     num_weights = count_weights(Path(project.recipe.student.model))
     expected = size_of(3 * 12 * num_weights + 9 * 200 * (4 + 8))
     assert f"{expected} while the largest stage trains" in findings(project, quick=True)["disk"].message
+
+
+def test_what_the_home_has_already_takes_no_more_room(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = project.engines.find(project.recipe.student, "student.model")
+    landed = Prompts(9, None, frozenset({"general"}))
+
+    def is_enough(free: int) -> bool:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+        try:
+            return bool(disk(project.recipe, project.home, student, landed))
+        except CheckFailed:
+            return False
+
+    total = bisect_left(range(2**40), True, key=is_enough)
+    weights = project.home / "checkpoints" / "one" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    scored = {"batch": "b", "student_fingerprint": "s", "engine": "e", "dtype": "float32", "logprobs": [-0.5]}
+    with project.warehouse.commit("test") as transaction:
+        rows = pl.DataFrame([{"response_id": str(number), **scored} for number in range(20)])
+        transaction.replace("student_logprobs", {}, rows)
+    sizes = {row["table_name"]: row["num_bytes"] for row in table_sizes(project.warehouse).iter_rows(named=True)}
+    left = total - len(b"weights") - sizes["student_logprobs"]
+    assert sizes["student_logprobs"] > 0
+    assert is_enough(left) and not is_enough(left - 1)
 
 
 def test_no_more_is_trained_on_than_the_policy_and_the_budgets_let_through(project: Project) -> None:

@@ -30,6 +30,13 @@ TOKENS_PER_SENTENCE = 27
 OF_SENTENCES = f"ours: {TOKENS_PER_SENTENCE} tokens a sentence"
 CONTINUED = Figure(12.7 / 15, 0.6, 0.95, "report §6.4.2: 12.7K of 15K continuations kept", True)
 UTILISED = ("decode", "prefill", "training")
+STORED_IN: dict[str, tuple[str, ...]] = {  # tables that grow with tokens, by the figure of their bytes
+    "bytes.teacher_token": ("responses",),
+    "bytes.student_token": ("student_tokens",),
+    "bytes.student_logprob": ("student_logprobs",),
+    "bytes.sentence": ("sentence_probabilities", "sentence_types"),
+    "bytes.example_token": ("sft_examples",),
+}
 
 
 def assumed(recipe: Recipe, machine: Machine) -> Figures:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from dasd_assets.plan.assumptions import CONTINUED
+from dasd_assets.plan.assumptions import CONTINUED, STORED_IN
 from dasd_assets.plan.figures import PILOT, Figure, Figures, Values, at_hand, exact, measured
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.stages import Stage, stages_of
@@ -312,19 +312,16 @@ def _of_disk(lake: Lake) -> dict[str, Figure]:
     """Of tables that grow with tokens, the bytes of a token (of a sentence): a small home's, which compress less."""
     responses, tokens = (stored(name, "num_tokens", "response_id") for name in ("responses", "student_tokens"))
     counts = {
-        "bytes.teacher_token": (("responses",), f"SELECT sum(num_tokens) FROM {responses}"),
-        "bytes.student_token": (("student_tokens",), f"SELECT sum(num_tokens) FROM {tokens}"),
-        "bytes.student_logprob": (("student_logprobs",), "SELECT sum(len(logprobs)) FROM student_logprobs"),
-        "bytes.sentence": (
-            ("sentence_probabilities", "sentence_types"),
-            "SELECT count(*) FROM sentence_probabilities",
-        ),
-        "bytes.example_token": (("sft_examples",), "SELECT sum(len(input_ids)) FROM sft_examples"),
+        "bytes.teacher_token": f"SELECT sum(num_tokens) FROM {responses}",
+        "bytes.student_token": f"SELECT sum(num_tokens) FROM {tokens}",
+        "bytes.student_logprob": "SELECT sum(len(logprobs)) FROM student_logprobs",
+        "bytes.sentence": "SELECT count(*) FROM sentence_probabilities",
+        "bytes.example_token": "SELECT sum(len(input_ids)) FROM sft_examples",
     }
     sizes = {row["table_name"]: row["num_bytes"] for row in table_sizes(lake).iter_rows(named=True)}
     figures = dict[str, Figure]()
-    for name, (tables, query) in counts.items():
-        number, size = lake.read(query).item(), sum(sizes.get(table, 0) for table in tables)
+    for name, query in counts.items():
+        number, size = lake.read(query).item(), sum(sizes.get(table, 0) for table in STORED_IN[name])
         if number and size:
             each = size / float(number)  # DuckDB sums to a decimal
             figures[name] = Figure(each, 0.7 * each, 1.1 * each, PILOT)
