@@ -38,8 +38,12 @@ INTERRUPTED = "dasd.interrupted"
 NOTE = ".interrupted"  # suffix of the file beside an owner's lock
 CANCELING = dg.DagsterRunStatus.CANCELING
 BEGUN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, CANCELING]
-LOCK_SECONDS = 60.0  # within which a worker that has begun a run holds its lock
-_seen_without_lock: dict[str, float] = {}  # run -> when this process first saw it so, by the clock that is never set
+LOCK_SECONDS = 60.0  # within which a worker whose run has started holds its lock
+# One that is starting has its code to load before that. Less than Dagster's own limit (`start_timeout_seconds`, 300 in
+# dagster.yaml): a run that it fails counts as an attempt, though it may have died with the service.
+START_SECONDS = 240.0
+# Run and status -> when this process first saw it so, by the clock that is never set.
+_seen_without_lock: dict[tuple[str, dg.DagsterRunStatus], float] = {}
 
 
 def owners(home: Path) -> Path:
@@ -205,7 +209,8 @@ def _is_abandoned(instance: dg.DagsterInstance, record: dg.RunRecord, folder: Pa
     # began cannot be known, as the time of day may have been set, or the machine asleep.
     if run.status == dg.DagsterRunStatus.NOT_STARTED:
         return False
-    return clock() - _seen_without_lock.setdefault(run.run_id, clock()) > LOCK_SECONDS
+    allowed = START_SECONDS if run.status == dg.DagsterRunStatus.STARTING else LOCK_SECONDS
+    return clock() - _seen_without_lock.setdefault((run.run_id, run.status), clock()) > allowed
 
 
 def _is_dead(lock: Path) -> bool:
