@@ -39,6 +39,7 @@ from dasd_resources.recipe import load_recipe
 
 TEACHER = load_recipe("demo").teacher
 NO_GPUS: list[list[str]] = [[], []]
+IN_TESTS = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 
 
 def requests(number: int) -> list[GenerationRequest]:
@@ -170,15 +171,36 @@ def test_processes_end_with_their_parent() -> None:
         next(generating)
         print(*[worker.process.pid for worker in engine._workers], flush=True)
         next(generating)"""
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path}
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=IN_TESTS)
     assert parent.stdout is not None
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 2
     parent.kill()
     assert parent.stdout.read() == ""  # the processes have the other ends of this pipe, until they end
     parent.wait()
+
+
+def test_a_caller_that_raises_ends_though_its_traceback_keeps_what_it_read() -> None:
+    """As `dasd evaluate` does: at the end of Python, nobody has closed the engine yet."""
+    code = """if True:
+        from contextlib import closing
+        from worker_engines import undisturbed
+        from dasd_resources.inference.engine import GenerationRequest
+        from dasd_resources.inference.engine_workers import EngineWorkers
+
+        def answers():
+            with closing(EngineWorkers(undisturbed, [[], []])) as engine:
+                yield from engine.generate([GenerationRequest(f"r{i}", (5,), 1.0, 1.0, 4, i, ()) for i in range(2)])
+
+        def consume():
+            results = answers()
+            raise LookupError(next(results).request_id)
+
+        consume()"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=IN_TESTS, timeout=30, check=False
+    )
+    assert (ended.returncode, "LookupError: r" in ended.stderr) == (1, True), ended.stderr
 
 
 def test_two_replicas_make_the_rows_of_one(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def with_engine(
         for descriptor in terminal:
             os.close(descriptor)
     if raised:
-        raise raised[0]
+        raise raised.pop()  # or it would keep itself: its traceback has this frame, and that the list
     if not found:
         raise RunFailed(f"{name}: the run ended before its step began; see the web UI's list of runs")
     return found[0]

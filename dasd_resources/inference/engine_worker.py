@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from multiprocessing.util import Finalize
 from typing import Literal
 
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
@@ -42,12 +43,17 @@ Message = Completion | Failure | Score | Ready | Raised
 
 
 def start(target: Callable[..., None], *args: object) -> tuple[SpawnProcess, Connection]:
-    """A new process that runs `serve` or `serve_in_turn` on one end of a pipe; it, and the other end."""
+    """A new process that runs `serve` or `serve_in_turn` on one end of a pipe; it, and the other end.
+
+    It is ended when this process exits, if nobody did before: an error's traceback may keep the generator that would.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, *args))
     process.start()
     theirs.close()  # or its end would not be seen here
+    for end in (ours.close, process.terminate):  # before Python waits for it, which would wait for us
+        Finalize(None, end, exitpriority=0)
     return process, ours
 
 
