@@ -74,6 +74,10 @@ def swap(ids: list[int]) -> None:
     ids[0], ids[-1] = ids[-1] + 1, ids[0]
 
 
+def set_first_id(choice: Json, token_id: int) -> None:
+    choice["token_ids"][0], choice["logprobs"]["tokens"][0] = token_id, f"token_id:{token_id}"
+
+
 def set_logprob(value: object) -> Lie:
     return json_lie(lambda c: c["logprobs"]["token_logprobs"].__setitem__(0, value))
 
@@ -112,6 +116,8 @@ GENERATION_LIES: dict[str, Lie] = {
     "other tokens": json_lie(lambda c: swap(c["token_ids"])),
     "no logprobs": json_lie(lambda c: c.update(logprobs=None)),
     "no ids": json_lie(lambda c: c.pop("token_ids")),
+    "an id beyond all": json_lie(lambda c: set_first_id(c, 2**40)),
+    "a negative id": json_lie(lambda c: set_first_id(c, -1)),
     "NaN": set_logprob(float("nan")),
     "null": set_logprob(None),
     "positive": set_logprob(0.25),

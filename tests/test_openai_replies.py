@@ -63,6 +63,15 @@ def test_a_good_score_is_of_the_tokens_after_the_prompt() -> None:
     assert read_score(SCORE, content(score())) == Score("s", [-1.75, -1.75])
 
 
+def first_id(token_id: int) -> Change:
+    """Good but for the first id that was sampled."""
+
+    def change(choice: Json) -> None:
+        choice["token_ids"][0], choice["logprobs"]["tokens"][0] = token_id, f"token_id:{token_id}"
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -90,6 +99,8 @@ def test_a_good_score_is_of_the_tokens_after_the_prompt() -> None:
         (lambda c: c.update(finish_reason="abort"), "finish_reason 'abort'"),
         (lambda c: c.update(finish_reason=None), "finish_reason None"),
         (lambda c: c.update(token_ids="93"), "choices.0.token_ids Input should be a valid"),
+        (first_id(2**40), "choices.0.token_ids.0 Input should be less than 2147483648"),
+        (first_id(-1), "choices.0.token_ids.0 Input should be greater than or equal to 0"),
     ],
 )
 def test_a_completion_that_is_not_believed(change: Change, reason: str) -> None:

@@ -44,6 +44,7 @@ Shape = TypeVar("Shape", bound=_Shape)
 Value = TypeVar("Value")
 # The first fault ends it: else there is a message about every value.
 Values = Annotated[list[Value], Field(fail_fast=True)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]  # as tables store it: one beyond would fail the rows beside it, too
 
 
 class _Logprobs(_Shape):
@@ -58,8 +59,8 @@ class _PromptLogprob(_Shape):
 class _Choice(_Shape):
     finish_reason: str | None
     text: str | None = None
-    token_ids: Values[int] | None = None
-    prompt_token_ids: Values[int] | None = None
+    token_ids: Values[TokenId] | None = None
+    prompt_token_ids: Values[TokenId] | None = None
     logprobs: _Logprobs | None = None
     prompt_logprobs: Values[dict[str, _PromptLogprob] | None] | None = None
 
