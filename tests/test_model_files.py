@@ -73,7 +73,18 @@ def test_the_fingerprint_follows_every_file_that_counts(folder: Path, tmp_path: 
     assert fingerprint(folder, cache) != original
 
 
-@pytest.mark.parametrize("name", ["generation_config.json", "vocab.json", "tokenizer.model", "model-2.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "generation_config.json",
+        "vocab.json",
+        "tokenizer.model",
+        "model-2.safetensors",
+        "quantize_config.json",
+        "hf_quant_config.json",
+        "adapter_config.json",
+    ],
+)
 def test_the_fingerprint_follows_added_files(folder: Path, tmp_path: Path, name: str) -> None:
     original = fingerprint(folder, tmp_path / "cache.sqlite")
     (folder / name).write_text("new")

