@@ -58,7 +58,11 @@ class EngineEntry:
 
     def quantisation(self, options: Mapping[str, Option]) -> dict[str, Option]:
         """Those of the recipe's engine_options that make it another model."""
-        return {name: value for name, value in options.items() if name in self.quantisation_options and value}
+        return {
+            name: value
+            for name, value in options.items()
+            if name in self.quantisation_options and value and value != "auto"
+        }
 
     def num_gpus(self, options: Mapping[str, Option]) -> int:
         """The GPUs that one model takes under these engine_options."""

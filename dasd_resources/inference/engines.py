@@ -35,7 +35,7 @@ from dasd_resources.recipe import Model, RayCluster, RecipeError, Server
 
 # Part of the key under which a fingerprint is cached; raised when it is made otherwise of files and prompting, so that
 # the cached ones are made anew. It decides no row: the fingerprint itself does.
-FINGERPRINT_CACHE_FORMAT = "2"
+FINGERPRINT_CACHE_FORMAT = "3"
 LOG_FOLDER = "logs"  # of the home
 # Requests that an engine is given at once, and tokens of their prompts, of which 16 M take 600 MB. While the last of a
 # part are answered the engine has ever less to do: of 256 side by side that costs some 5 % of its time at 16,384.
