@@ -408,16 +408,17 @@ def test_the_key_is_sent_and_shown_nowhere(chat: Chat, caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "counts"),
+    ("answer", "kind", "counts"),
     [
-        (400, "server_refused", True),
-        (500, "server_error", True),
-        (429, "server_busy", False),
-        (401, "server_unavailable", False),
+        (httpx.Response(400), "server_refused", True),
+        (httpx.Response(500), "server_error", True),
+        (httpx.Response(429), "server_busy", False),
+        (httpx.Response(429, headers={"retry-after": "86400"}), "server_busy", False),
+        (httpx.Response(401), "server_unavailable", False),
     ],
 )
-def test_an_answer_without_a_result_is_of_a_kind(chat: Chat, status: int, kind: str, counts: bool) -> None:
-    stub = Stub(chat, lambda request, reply: httpx.Response(status))
+def test_an_answer_without_a_result_is_of_a_kind(chat: Chat, answer: httpx.Response, kind: str, counts: bool) -> None:
+    stub = Stub(chat, lambda request, reply: httpx.Response(answer.status_code, headers=answer.headers))
     with closing(engine(stub, max_attempts=1, patience_s=0.01)) as opened:
         (failure,) = opened.generate(samples(1))
     assert isinstance(failure, Failure)

@@ -50,7 +50,16 @@ from dasd_resources.inference.openai_replies import (
     scoring_body,
     streaming_body,
 )
-from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica, Unreachable, checked_secret
+from dasd_resources.inference.replica import (
+    AttemptFailed,
+    Busy,
+    BusyForLong,
+    Outage,
+    Refused,
+    Replica,
+    Unreachable,
+    checked_secret,
+)
 from dasd_resources.inference.replicas import Limits, open_replicas
 from dasd_resources.recipe import RecipeError, Server
 
@@ -252,7 +261,7 @@ class OpenAIEngine:
 
 
 def _failure_kind(error: AttemptFailed | Busy | Refused) -> FailureKind:
-    if isinstance(error, Busy):
+    if isinstance(error, (Busy, BusyForLong)):
         return "server_busy"
     if isinstance(error, (Outage, Unreachable)):
         return "server_unavailable"

@@ -57,6 +57,10 @@ class Outage(Refused):
     """Nor would any other request: the server is not available, or rejects the key."""
 
 
+class BusyForLong(Outage):
+    """The server asks to come back later than the recipe is patient."""
+
+
 @dataclass
 class Replica:
     """A server and its state; times are of the monotonic clock."""

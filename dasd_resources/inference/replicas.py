@@ -25,7 +25,16 @@ from tenacity import (
 )
 
 from dasd_resources.inference.openai_replies import BadReply, Body, max_bytes
-from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica, TimedOut, http_client
+from dasd_resources.inference.replica import (
+    AttemptFailed,
+    Busy,
+    BusyForLong,
+    Outage,
+    Refused,
+    Replica,
+    TimedOut,
+    http_client,
+)
 from dasd_resources.recipe import RecipeError, Server
 
 Result = TypeVar("Result")
@@ -164,7 +173,7 @@ class Replicas:
         now = time.monotonic()
         chosen = min(healthy, key=lambda replica: (max(replica.busy_until, now), replica.num_waiting))
         if chosen.busy_until - now > self.server.patience_s:
-            raise Outage(self._too_busy(chosen))
+            raise BusyForLong(self._too_busy(chosen))
         return chosen
 
     async def _is_free(self, replica: Replica) -> bool:
