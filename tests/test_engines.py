@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,22 @@ def test_a_quantised_model_is_another_model(engines: Engines) -> None:
     same = fingerprint(max_num_seqs=8), fingerprint(quantization=None), fingerprint(kv_cache_dtype="auto")
     assert set(same) == {fingerprint()}
     assert len({fingerprint(), fingerprint(quantization="fp8"), fingerprint(kv_cache_dtype="fp8")}) == 3
+
+
+def test_vllm_takes_the_original_context_of_a_longrope_model_until_it_is_told_more(
+    engines: Engines, tmp_path: Path
+) -> None:
+    rope = {"original_max_position_embeddings": 4096, "rope_scaling": {"type": "longrope"}}
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 131072, **rope}))
+    found = engines.find(TEACHER, "teacher.model")
+
+    def context(engine: str, **options: object) -> int:
+        spec = TEACHER.model_copy(update={"engine": engine, "engine_options": options})
+        return replace(found, path=tmp_path, spec=spec).context
+
+    assert context("vllm") == context("vllm", max_model_len=-1) == 4096
+    assert context("vllm", max_model_len=8192) == 8192
+    assert context("transformers") == 131072
 
 
 def test_a_missing_model_names_the_recipes_key(engines: Engines) -> None:

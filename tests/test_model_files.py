@@ -137,6 +137,10 @@ def test_context_length(folder: Path) -> None:
     assert context_length(folder) == 4096
     (folder / "config.json").write_text('{"text_config": {"max_position_embeddings": 128}}')
     assert context_length(folder) == 128
+    for kind, original in (("longrope", 32), ("su", 32), ("yarn", 128)):
+        rope = {"original_max_position_embeddings": 32, "rope_scaling": {"type": kind}}
+        (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 128, **rope}))
+        assert (context_length(folder), context_length(folder, original=True)) == (128, original)
     (folder / "config.json").write_text("{}")
     with pytest.raises(RecipeError, match="set max_position_embeddings"):
         context_length(folder)

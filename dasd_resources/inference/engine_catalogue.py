@@ -43,6 +43,7 @@ class EngineEntry:
     holds_gpu_until_exit: bool  # its memory comes back only when its process ends: one process per step
     quantisation_options: tuple[str, ...]  # engine_options that change the weights' values, so the fingerprint
     context_option: str | None  # the engine option that lowers the model's context, in tokens
+    original_context: bool = False  # what it takes of a LongRoPE model, unless `context_option` is set
     sampled_to_score: int = 0  # tokens of the context that scoring takes for itself, for the preflight
     served: bool = False
     absent: bool = False
@@ -131,6 +132,7 @@ ENGINES: dict[str, EngineEntry] = {
         holds_gpu_until_exit=True,
         quantisation_options=("quantization", "kv_cache_dtype"),
         context_option="max_model_len",
+        original_context=True,
         sampled_to_score=SAMPLED_TO_SCORE,
         gpu_options=("tensor_parallel_size", "pipeline_parallel_size"),
         # Those that read safetensors, of which the fingerprint is; others would read pickles, or no weights at all. Nor

@@ -64,9 +64,11 @@ class PromptedModel:
     @property
     def context(self) -> int:
         """Most tokens that it takes here, prompt included; the recipe may lower what the files allow."""
-        option, context = ENGINES[self.spec.engine].context_option, context_length(self.path)
-        limit = self.spec.engine_options.get(option) if option else None
-        return min(limit, context) if isinstance(limit, int) and limit > 0 else context
+        entry = ENGINES[self.spec.engine]
+        limit = self.spec.engine_options.get(entry.context_option) if entry.context_option else None
+        if isinstance(limit, int) and limit > 0:
+            return min(limit, context_length(self.path))
+        return context_length(self.path, original=entry.original_context)
 
 
 class Engines(ConfigurableResource):

@@ -41,6 +41,7 @@ CONTENT = (*COMPUTED, *PROMPTING)  # all that decides what a model says
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 PIECES, PIECE_BYTES = 8, 2**16  # small files are read whole by them
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
+ORIGINAL_CONTEXT, LONGROPE = "original_max_position_embeddings", ("longrope", "su")
 
 
 def find_model(name: str, key: str) -> Path:
@@ -127,14 +128,23 @@ def count_weights(path: Path) -> int:
     return num_weights
 
 
-def context_length(path: Path) -> int:
-    """Most tokens the model takes, prompt included: max_position_embeddings of config.json, or of its text_config."""
+def context_length(path: Path, *, original: bool = False) -> int:
+    """Most tokens the model takes, prompt included: max_position_embeddings of config.json, or of its text_config.
+
+    original: before LongRoPE, where the model has that.
+    """
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     for part in (config, config.get("text_config") or {}):
-        for key in CONTEXT_KEYS:
+        keys = (ORIGINAL_CONTEXT, *CONTEXT_KEYS) if original and _has_longrope(part) else CONTEXT_KEYS
+        for key in keys:
             if isinstance(part.get(key), int):
                 return int(part[key])
     raise RecipeError(f"{path / 'config.json'} names no context length; set max_position_embeddings in it")
+
+
+def _has_longrope(config: dict[str, object]) -> bool:
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    return isinstance(rope, dict) and (rope.get("rope_type") or rope.get("type")) in LONGROPE
 
 
 def _shards(path: Path) -> set[str]:
