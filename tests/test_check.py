@@ -25,7 +25,7 @@ from dasd_assets.commands.check.training import gpu_processes, kernels_here, lau
 from dasd_assets.records.declaration import ENGINE_POOL
 from dasd_assets.records.wording import size_of
 from dasd_resources.inference.engine import Completion, Failure, InferenceEngine, Score
-from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.engines import SECONDS_BY_HAND, Engines, PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
 from dasd_resources.inference.model_files import count_weights
 from dasd_resources.inference.openai_engine import OpenAIEngine
@@ -330,6 +330,7 @@ def served(project: Project) -> Engines:
             if model.spec.server is None:
                 yield FakeEngine(model, project.fake)
                 return
+            assert model.spec.server.patience_s <= SECONDS_BY_HAND
             transport = httpx.MockTransport(Stub(model.chat).over_network)
             with closing(OpenAIEngine(model.spec.server, model.chat, None, transport)) as engine:
                 yield engine

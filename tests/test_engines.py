@@ -206,7 +206,7 @@ def test_the_fingerprint_of_a_served_model_is_of_what_is_declared(engines: Engin
 
 
 def test_a_server_that_is_down_is_a_fault_of_the_recipe_and_only_when_it_is_needed(engines: Engines) -> None:
-    model = engines.find(served(), "teacher.model")
+    model = engines.find(served(patience_s=0.01), "teacher.model")
     assert list(engines.generate(model, [])) == []
     with pytest.raises(RecipeError, match=r"http://127\.0\.0\.1:1/v1 cannot be reached"):
         list(engines.generate(model, [GenerationRequest("a", (5,), 1.0, 1.0, 1, 0, ())]))

@@ -276,7 +276,7 @@ def test_a_list_of_models_that_is_compressed_is_refused_unread(chat: Chat) -> No
     models = httpx.Response(200, stream=httpx.ByteStream(BOMBS["gzip"]), headers={"content-encoding": "gzip"})
     refused = httpx.MockTransport(lambda request: models)
     with pytest.raises(RecipeError, match=r"its answer is compressed \(gzip\)"):
-        OpenAIEngine(served(), chat, None, refused)
+        OpenAIEngine(served(patience_s=0.01), chat, None, refused)
 
 
 def test_a_server_that_dies_midway_leaves_no_row_behind(chat: Chat) -> None:
@@ -389,7 +389,7 @@ def test_no_server_is_a_clear_error(chat: Chat) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         with pytest.raises(RecipeError, match=f"no server of {MODEL} can be used: {url} cannot be reached.*; start it"):
-            OpenAIEngine(served(url), chat, None)
+            OpenAIEngine(served(url, patience_s=0.01), chat, None)
 
 
 def test_the_key_is_sent_and_shown_nowhere(chat: Chat, caplog: pytest.LogCaptureFixture) -> None:
@@ -546,6 +546,7 @@ def test_loading_and_finding_need_no_server_and_running_says_that_it_is_down(
     project = served_project("http://127.0.0.1:1/v1")
     assert project.definitions.resolve_asset_graph()
     assert project.materialize("teacher_model") == 1
+    project.recipe = change(project.recipe, "teacher.server.patience_s", 0.01)
     with pytest.raises(RecipeError, match=r"no server of teacher-as-served can be used: http://127\.0\.0\.1:1/v1"):
         project.materialize(GENERATIONS)
     project.key = None

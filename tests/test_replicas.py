@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from dasd_resources.inference.openai_replies import BadReply
-from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica
+from dasd_resources.inference.replica import AttemptFailed, Busy, Outage, Refused, Replica, TimedOut
 from dasd_resources.inference.replicas import Limits, Replicas, open_replicas
 from dasd_resources.recipe import RecipeError, Server
 
@@ -213,7 +213,17 @@ def test_at_the_start_a_server_may_be_away_but_not_all() -> None:
     assert network.asked["a"] == 0
     network.ill["b"] = AttemptFailed("http://b/v1 cannot be reached")
     with pytest.raises(RecipeError, match=r"no server of m can be used: http://a/v1 cannot .*; http://b/v1 cannot"):
-        network.ask()
+        network.ask(patience_s=0.01)
+
+
+def test_at_the_start_one_server_is_waited_for() -> None:
+    class Loading(Network):
+        async def check(self, replica: Replica) -> None:
+            await super().check(replica)
+            if self.checked["a"] == 1:
+                raise TimedOut("http://a/v1 gave no whole answer")
+
+    assert Loading({"a": always(OK)}).ask(patience_s=5) == ["yes"]
 
 
 @pytest.mark.parametrize("error", [RecipeError("http://a/v1 is unfit"), Refused("http://a/v1 is unfit")])

@@ -87,7 +87,7 @@ def converse(engines: Engines, models: Sequence[tuple[str, PromptedModel]], samp
         for name, model in models:
             echo(f"loading {name} ({model.spec.engine}, {model.path})")
             alone = replace(model, spec=model.spec.model_copy(update={"replicas": 1}))  # there is one to be answered
-            speakers.append(Speaker(name, alone, opened.enter_context(engines.open(alone))))
+            speakers.append(Speaker(name, alone, opened.enter_context(engines.open(alone.by_hand))))
         return answer_all(speakers, questions(sys.stdin), sampling)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -37,6 +37,7 @@ from dasd_resources.recipe import Model, RayCluster, RecipeError, Server
 # the cached ones are made anew. It decides no row: the fingerprint itself does.
 FINGERPRINT_CACHE_FORMAT = "3"
 LOG_FOLDER = "logs"  # of the home
+SECONDS_BY_HAND = 5.0  # for which a person waits for a server
 # Requests that an engine is given at once, and tokens of their prompts, of which 16 M take 600 MB. While the last of a
 # part are answered the engine has ever less to do: of 256 side by side that costs some 5 % of its time at 16,384.
 REQUESTS_AT_ONCE, TOKENS_AT_ONCE = 16_384, 16_000_000
@@ -69,6 +70,14 @@ class PromptedModel:
         if isinstance(limit, int) and limit > 0:
             return min(limit, context_length(self.path))
         return context_length(self.path, original=entry.original_context)
+
+    @property
+    def by_hand(self) -> "PromptedModel":
+        """The same for a person who waits: servers of which none is available are given up after a few seconds."""
+        if self.spec.server is None:
+            return self
+        server = self.spec.server.model_copy(update={"patience_s": min(self.spec.server.patience_s, SECONDS_BY_HAND)})
+        return replace(self, spec=self.spec.model_copy(update={"server": server}))
 
 
 class Engines(ConfigurableResource):

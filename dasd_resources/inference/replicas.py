@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -115,20 +115,23 @@ class Replicas:
                 yield line
 
     async def start(self) -> None:
-        """Check all servers; those that are not available yet are checked again later.
+        """Check all servers; those that are not available yet are checked again later, and one is waited for.
 
-        Raises RecipeError if one is incompatible, or none can be used.
+        Raises RecipeError if one is incompatible, or none can be used within `patience_s`.
         """
         await asyncio.gather(*map(self._examine, self.replicas))
         unhealthy = [replica for replica in self.replicas if not replica.healthy]
         incompatible = [replica.reason for replica in unhealthy if replica.incompatible]
         if incompatible:
             raise RecipeError("; ".join(incompatible))
-        if len(unhealthy) == len(self.replicas):
-            reasons = "; ".join(replica.reason for replica in unhealthy)
-            raise RecipeError(f"no server of {self.server.model} can be used: {reasons}; start it or correct base_urls")
         for replica in unhealthy:
             self._schedule_recovery(replica)
+        if len(unhealthy) == len(self.replicas) and not all(map(self._asks_too_much, unhealthy)):
+            with suppress(Outage):
+                await self._any_recovery()
+        if not any(replica.healthy for replica in self.replicas):
+            reasons = "; ".join(replica.reason for replica in unhealthy)
+            raise RecipeError(f"no server of {self.server.model} can be used: {reasons}; start it or correct base_urls")
 
     async def _attempt(self, replica: Replica, body: Body, num_tokens: int, read: Callable[[bytes], Result]) -> Result:
         try:
@@ -172,7 +175,7 @@ class Replicas:
             await self._any_recovery()
         now = time.monotonic()
         chosen = min(healthy, key=lambda replica: (max(replica.busy_until, now), replica.num_waiting))
-        if chosen.busy_until - now > self.server.patience_s:
+        if self._asks_too_much(chosen):
             raise BusyForLong(self._too_busy(chosen))
         return chosen
 
@@ -182,10 +185,14 @@ class Replicas:
         With a jitter, so that waiting requests do not all go at once.
         """
         while (left := replica.busy_until - time.monotonic()) > 0:
-            if left > self.server.patience_s:
+            if self._asks_too_much(replica):
                 return False
             await asyncio.sleep(left + random.uniform(0, 1))
         return True
+
+    def _asks_too_much(self, replica: Replica) -> bool:
+        """Whether its Retry-After is beyond our patience."""
+        return replica.busy_until - time.monotonic() > self.server.patience_s
 
     def _too_busy(self, replica: Replica) -> str:
         left = replica.busy_until - time.monotonic()

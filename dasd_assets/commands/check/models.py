@@ -81,7 +81,7 @@ def logprobs(
     """
     prompt = model.chat.prompt_ids(QUESTION)
     request = sampling_request(model, "check", prompt, 1.0, 1.0, NUM_TOKENS)
-    with engines.open(model) as engine:
+    with engines.open(model.by_hand) as engine:
         (sampled,) = engine.generate([request])
         if isinstance(sampled, Failure):
             raise CheckFailed(f"it generated nothing: {sampled.reason}")
