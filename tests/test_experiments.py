@@ -757,6 +757,18 @@ def test_a_takedown_names_the_experiments_that_learned_from_it(compared_copy: Pr
     assert f"({outdated} cells are of another declaration, recipe or data than there are now: run it again)" in listing
 
 
+def test_what_a_stage_chose_itself_is_outdated_once_the_recipe_selects_from_other_batches(
+    compared_copy: Project,
+) -> None:
+    selects = "UPDATE selection_rules SET rule = json_merge_patch(rule, $changed) WHERE dataset = 't060'"
+    for changed in ({"seed": 9}, {"batches": ["landed"]}):
+        assert outdated_cells(compared_copy.warehouse, compared_copy.recipe, GRID) == set()
+        with compared_copy.warehouse.commit("test") as transaction:
+            transaction.read(selects, {"changed": json.dumps(changed)})
+    found = outdated_cells(compared_copy.warehouse, compared_copy.recipe, GRID)
+    assert found == {(arm, seed) for arm in ("shortest", "pooled") for seed in GRID.seeds}
+
+
 def test_a_cell_of_another_declaration_is_said_to_be_so(compared: Project, tmp_path: Path) -> None:
     declared = GRID.model_dump(mode="json", exclude_unset=True)
     declared["arms"]["own"][0]["training"] = {"epochs": 9}

@@ -9,7 +9,7 @@ from dasd_assets.evaluation.outcomes import outcomes
 from dasd_assets.records.current_checkpoint import current_checkpoint
 from dasd_assets.records.wording import number_of
 from dasd_assets.rules.arms import arm_dataset
-from dasd_assets.rules.asset_names import EXPERIMENT_CHECKPOINTS
+from dasd_assets.rules.asset_names import DAS, EXPERIMENT_CHECKPOINTS, RANDOM
 from dasd_assets.stage_training import identity
 from dasd_resources.recipe import Recipe
 from dasd_resources.recipe.experiment import Experiment
@@ -86,13 +86,32 @@ def stage_rows(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> 
 
 
 def outdated_cells(warehouse: Warehouse, recipe: Recipe, experiment: Experiment) -> set[Cell]:
-    """The cells that are not what would be trained now, by declaration, recipe, data or withdrawn questions."""
+    """The cells that are not what would be trained now, by declaration, recipe, data or withdrawn questions.
+
+    What a stage chooses itself is chosen again by the experiment alone: it is outdated where the recipe has selected
+    from another pool since. Not seen: responses added within the same batches, and, of a mixed-policy stage with
+    another loss than the recipe's, another mixture.
+    """
     query = "SELECT DISTINCT checkpoint_id FROM checkpoint_examples SEMI JOIN withdrawn_prompts USING (prompt_id)"
     withdrawn = set(warehouse.read(query)["checkpoint_id"])
+    key = {"recipe": recipe.name, "experiment": experiment.name}
+    of_another_pool = set(warehouse.read(_OF_ANOTHER_POOL, key).iter_rows())
     stages = stage_rows(warehouse, recipe, experiment).group_by(ARM, SEED, maintain_order=True).agg("checkpoint_id")
     chains = {(arm, seed): ids for arm, seed, ids in stages.iter_rows()}
     wanted = _wanted_checkpoints(warehouse, recipe, experiment, chains)
-    return {cell for cell, ids in chains.items() if ids[-1] != wanted[cell] or not withdrawn.isdisjoint(ids)}
+    others = {cell for cell, ids in chains.items() if ids[-1] != wanted[cell] or not withdrawn.isdisjoint(ids)}
+    return others | (of_another_pool & chains.keys())
+
+
+# Of `pool_params`, what no stage can change and no policy's name holds. A rule from before there was a key lacks it.
+_OF_POOL = ("batches", "teacher", "student", "top_p", "max_tokens", "instructed", "instructions", "filter_version")
+_DIFFERS = " OR ".join(f"json_extract(d.rule, '$.{key}') <> json_extract(s.rule, '$.{key}')" for key in _OF_POOL)
+_OF_ANOTHER_POOL = f"""SELECT DISTINCT arm, seed FROM experiment_cells e
+        JOIN experiment_datasets d ON d.recipe = e.recipe AND d.policy = e.policy
+            AND list_contains(string_split(e.dataset, '+'), d.dataset)
+        JOIN selection_rules s ON s.recipe = d.recipe AND s.dataset = d.dataset
+    WHERE e.recipe = $recipe AND e.experiment = $experiment
+        AND e.policy NOT IN ('{DAS}', '{RANDOM}') AND ({_DIFFERS})"""
 
 
 def _wanted_checkpoints(
