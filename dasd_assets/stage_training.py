@@ -91,7 +91,7 @@ def seen_examples(warehouse: Warehouse, recipe: str, dataset: str, policy: str =
 
 
 def identity(recipe: Recipe, dataset: str, parent_id: str, example_ids: Sequence[str]) -> str:
-    """The id of the checkpoint that a stage makes. example_ids: in order."""
+    """The id of the checkpoint that a stage makes. example_ids: in any order."""
     return checkpoint_id(parent_id, example_ids, training_version(recipe, dataset))
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import dagster as dg
 import polars as pl
@@ -72,6 +74,7 @@ from dasd_assets.service.attempts import Attempt, AttemptDecision
 from dasd_assets.service.in_process import execute
 from dasd_assets.service.planning import Plan
 from dasd_assets.service.steps import Step
+from dasd_assets.stage_training import identity, seen_examples
 from dasd_resources.recipe import Recipe, RecipeError
 from dasd_resources.recipe.experiment import ArmStage, Experiment
 from dasd_resources.sft.checkpoint import Progress, Trained
@@ -218,6 +221,31 @@ def test_a_budget_of_a_domain_that_there_is_not_is_refused(compared: Project) ->
     told = r"t060 das-\w+: the budget names leters, but no question is of that domain; the domains are \w"
     with pytest.raises(dg.Failure, match=told):
         make_datasets(dg.build_asset_context(), compared.warehouse, compared.engines, compared.recipe, [data], ["a"])
+
+
+def test_datasets_of_the_recipe_together_have_what_it_has_selected_for_each(compared_copy: Project) -> None:
+    warehouse, recipe, selected = compared_copy.warehouse, compared_copy.recipe, "FROM selected_responses ORDER BY ALL"
+    before = warehouse.read(selected)
+    declared = GRID.model_dump(mode="json", exclude_unset=True)
+    declared["arms"]["pooled"] = [{"dataset": ["t060", "t100"], "policy": "random"}]
+    changed = Experiment.model_validate(declared)
+    data = arm_dataset(recipe, changed.arms["pooled"][0], recipe.seed)
+    run_of = {"asset_key": dg.AssetKey("grid"), "has_partition_key": False, "run": SimpleNamespace(run_id="r")}
+    context = cast(dg.AssetExecutionContext, SimpleNamespace(**run_of))
+    make_datasets(context, warehouse, compared_copy.engines, recipe, [data], ["another"])
+    assert warehouse.read(selected).equals(before)
+    # Trained on these, the cell is up to date until one of the recipe's own datasets is another.
+    [student], [old] = checkpoints_of(compared_copy, "student", 42), checkpoints_of(compared_copy, "pooled", 42)
+    seen = seen_examples(warehouse, recipe.name, data.name, "random")
+    trained = identity(data.recipe, data.name, student, seen.example_ids)
+    with warehouse.commit("test") as transaction:
+        for table in ("checkpoints", "experiment_cells"):
+            query = f"UPDATE {table} SET checkpoint_id = $new WHERE checkpoint_id = $old"
+            transaction.read(query, {"new": trained, "old": old})
+    assert outdated_cells(warehouse, recipe, changed) == {("pooled", 7)}
+    with warehouse.commit("test") as transaction:
+        transaction.read("DELETE FROM sft_examples WHERE dataset = 't100' AND policy = 'random'")
+    assert ("pooled", 42) in outdated_cells(warehouse, recipe, changed)
 
 
 def test_a_masked_stage_has_the_same_examples_with_loss_on_the_teachers_part_alone(compared: Project) -> None:

@@ -119,7 +119,7 @@ def _wanted_checkpoints(
 ) -> dict[Cell, str]:
     """The id of the last checkpoint that each cell would have if it were trained now."""
     chains = {(arm, seed): [arm_dataset(recipe, stage, seed) for stage in experiment.arms[arm]] for arm, seed in cells}
-    query = """SELECT dataset, policy, list(example_id ORDER BY example_id) FROM sft_examples
+    query = """SELECT dataset, policy, list(example_id) FROM sft_examples
         WHERE recipe = $recipe AND list_contains($policies, policy) GROUP BY ALL"""
     policies = list({data.policy for chain in chains.values() for data in chain})
     found = warehouse.read(query, {"recipe": recipe.name, "policies": policies})
@@ -129,7 +129,7 @@ def _wanted_checkpoints(
     for cell, chain in chains.items():
         wanted[cell] = student
         for data in chain:
-            ids = examples.get((data.name, data.policy), [])
+            ids = [key for name in data.own_parts or (data.name,) for key in examples.get((name, data.policy), [])]
             wanted[cell] = identity(data.recipe, data.name, wanted[cell], ids)
     return wanted
 

@@ -2,7 +2,8 @@
 
 `response_scores`, `response_verdicts` of all batches -> `selected_responses`, `sft_examples`, `published_datasets`,
 under a policy of their own (`rules/arms.py`); `experiment_datasets` has the rule. So audits, takedowns and
-`dasd audit verify` find and explain them as they do the pipeline's.
+`dasd audit verify` find and explain them as they do the pipeline's. Several of the pipeline's together are not chosen
+again: they get `sft_examples` of their own, of what the pipeline has selected.
 """
 
 import json
@@ -46,7 +47,7 @@ def make_datasets(
     # 1. Choose of each pool for all that draw from it: seeds and most policies share one, and it costs most.
     pools = dict[str, list[_Draw]]()
     for data in every:
-        for part in [] if data.stage.is_mixed else data.stage.dataset:
+        for part in () if data.stage.is_mixed or data.own_parts else data.stage.dataset:
             teacher = engines.fingerprint(base.teacher, "teacher.model")
             one = _Draw(data, part, pool_params(data.recipe, teacher, student, part, batches))
             pools.setdefault(one.pool, []).append(one)

@@ -1,8 +1,8 @@
 """What the stages of an experiment's arms train on: datasets, each known by what it was chosen by, and made once.
 
-A dataset chosen as the recipe itself chooses is the pipeline's own, of policy `das` or `random`. Any other is of a
-policy that names how and by which rule: `random-1a2b3c4d`, the same for all stages, arms, seeds and experiments that
-choose alike.
+A dataset chosen as the recipe itself chooses is the pipeline's own, of policy `das` or `random`; several of these
+together are of the same policy, and have the examples of each. Any other is of a policy that names how and by which
+rule: `random-1a2b3c4d`, the same for all stages, arms, seeds and experiments that choose alike.
 """
 
 from collections.abc import Iterable
@@ -54,9 +54,14 @@ class ArmDataset:
     stage: ArmStage
 
     @property
+    def own_parts(self) -> tuple[str, ...]:
+        """The pipeline's datasets whose examples it has; none where they are chosen, or labelled, otherwise."""
+        return self.stage.dataset if self.policy in (DAS, RANDOM) else ()
+
+    @property
     def is_own(self) -> bool:
         """Whether it is the pipeline's, and so nothing that an experiment has to make."""
-        return self.policy in (DAS, RANDOM) and len(self.stage.dataset) == 1
+        return len(self.own_parts) == 1
 
 
 def arm_dataset(base: Recipe, stage: ArmStage, seed: int) -> ArmDataset:
