@@ -5,7 +5,7 @@ new tokenizer, chat template or system prompt make everything stale that used th
 """
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 
 import dagster as dg
 import polars as pl
@@ -14,6 +14,7 @@ from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import ROLES
+from dasd_assets.rules.checkpoints import registration_time
 from dasd_assets.rules.rule import Rule
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe
@@ -23,7 +24,7 @@ MODEL_VERSION = "1"
 MODELS = Rule("models", MODEL_VERSION)
 
 
-def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str, path: str) -> pl.DataFrame:
+def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str, path: str, at: datetime) -> pl.DataFrame:
     """The `checkpoints` row of an untrained model: its id is its fingerprint. path: as it is stored."""
     return pl.DataFrame(
         {
@@ -34,7 +35,7 @@ def checkpoint_row(recipe: Recipe, model: PromptedModel, role: str, path: str) -
             "path": [path],
             "content_hash": [model.fingerprint],
             "recipe_document": [json.dumps(described(recipe), ensure_ascii=False)],
-            "materialized_at": [datetime.now(UTC)],
+            "materialized_at": [at],
         }
     )
 
@@ -58,7 +59,8 @@ def _model(recipe: Recipe, role: str) -> dg.AssetsDefinition:
         path = warehouse.stored_path(found.path)
         with warehouse.commit(origin(context)) as transaction:
             key = {"checkpoint_id": found.fingerprint, "recipe": recipe.name, "name": role}
-            transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role, path))
+            at = registration_time(transaction, recipe.name, role)
+            transaction.replace("checkpoints", key, checkpoint_row(recipe, found, role, path, at))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found.fingerprint),
             metadata=declared.result(

@@ -9,7 +9,6 @@ import platform
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import DAS
+from dasd_assets.rules.checkpoints import registration_time
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash
@@ -196,7 +196,6 @@ def register(warehouse: Warehouse, origin: str, stage: Stage, job: SftJob, train
             "final_loss": [trained.losses[-1].loss],
             "recipe_document": [json.dumps(described(stage.recipe), ensure_ascii=False)],
             "environment": [json.dumps(job.record["environment"])],
-            "materialized_at": [datetime.now(UTC)],
         }
     )
     trained_on = seen.examples.select(
@@ -210,7 +209,8 @@ def register(warehouse: Warehouse, origin: str, stage: Stage, job: SftJob, train
         if not known.is_empty():  # trained before: it saw the rows of that snapshot
             snapshot = int(known["snapshot_id"][0])
             row = row.with_columns(snapshot_id=pl.lit(snapshot))
-        transaction.replace("checkpoints", key, row)
+        at = registration_time(transaction, stage.recipe.name, stage.name)
+        transaction.replace("checkpoints", key, row.with_columns(materialized_at=pl.lit(at)))
         transaction.append_missing("checkpoint_examples", trained_on)
     job.rows.unlink(missing_ok=True)
     job.rows.with_suffix(SNAPSHOT).unlink(missing_ok=True)

@@ -12,9 +12,9 @@ from conftest import Fake, Project, change
 
 from dasd_assets.commands.run import RunFailed
 from dasd_assets.records.recipe_document import described
-from dasd_assets.rules.checkpoints import current_checkpoints, stage, trained_names
+from dasd_assets.rules.checkpoints import current_checkpoints, registration_time, stage, trained_names
 from dasd_assets.rules.ids import checkpoint_id
-from dasd_assets.stage_training import training_version
+from dasd_assets.stage_training import Seen, Stage, register, training_version
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
@@ -122,6 +122,26 @@ def test_a_stage_that_was_trained_again_replaces_the_one_before(warehouse: Wareh
 
 def test_a_new_student_leaves_every_stage_behind(warehouse: Warehouse) -> None:
     assert chain(warehouse, *MODELS, row("c1", "t060", "S"), row("S2", "student", age=-1)) == ["T", "S2"]
+
+
+def test_what_is_trained_after_the_clock_was_set_back_is_of_the_chain(warehouse: Warehouse, tmp_path: Path) -> None:
+    """A day before the one that it replaces."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    old = {**row("old", "t060", "S"), "dataset": "t060", "materialized_at": tomorrow}
+    sources = {"example_id": ["e"], "prompt_id": ["p"], "response_id": ["r"], "continuation_id": [None]}
+    seen = Seen(pl.DataFrame({**sources, "dataset_id": ["d"]}, schema_overrides={"continuation_id": pl.String}), 1)
+    example = {"recipe": "demo", "dataset": "t060", "policy": "das", "example_id": "e", "dataset_id": "d"}
+    with warehouse.commit("test") as transaction:
+        tokens = {"input_ids": [1, 2], "labels": [-100, 2]}
+        transaction.append_missing("sft_examples", pl.DataFrame([{**example, **tokens}]))
+    assert chain(warehouse, *MODELS, old) == ["T", "S", "old"]
+    job = SftJob("new", tmp_path, tmp_path / "rows", RECIPE.training, 1, 42, tmp_path / "new", {"environment": {}})
+    trained = Trained(tmp_path / "new", "h", [Progress(1, 1, 0.5, 0.1, 10)], 1.0, 1, 1, 1)
+    register(warehouse, "test", Stage(RECIPE, "t060", 1, "t060", "das", "S", "/S"), job, trained, seen)
+    assert current_checkpoints(warehouse, RECIPE)["checkpoint_id"].to_list() == ["T", "S", "new"]
+    with warehouse.commit("test") as transaction:
+        assert registration_time(transaction, "demo", "t060") == tomorrow + timedelta(microseconds=2)
+        assert registration_time(transaction, "demo", "t100") < tomorrow
 
 
 def test_other_recipes_have_their_own_chains(warehouse: Warehouse) -> None:
