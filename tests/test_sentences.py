@@ -242,6 +242,8 @@ def test_shared_offsets_absent_tokens_and_trailing_space() -> None:
     assert attribute(text, offsets, spans).tolist() == [-1, 0, 0, 0, 0, 0, 0, 1, 1, -1]
     assert attribute(text, [4, 4], spans).tolist() == [1, 1]  # both reach the "B"
     assert attribute("a. \n", [0, 2], [(0, 4)]).tolist() == [0, 0]
+    # " " with the first byte of "好", then its other bytes: the space decides
+    assert attribute("a. 好", [0, 1, 2, 3], [(0, 3), (3, 4)]).tolist() == [0, 0, 0, 1]
 
 
 def test_sums_by_hand() -> None:

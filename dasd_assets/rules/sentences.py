@@ -293,7 +293,9 @@ def attribute(text: str, offsets: ArrayLike, spans: list[Span]) -> Ints:
     """Sentence of each token: wholly that of its first non-whitespace character, or of its first where it has no other.
 
     offsets: (T,) code-point starts, non-decreasing but for the -1 of tokens absent from the text; a token ends where
-    the next larger one starts. Returns (T,), -1 for none. Raises ValueError if an offset leaves the text or goes back.
+    the next larger one starts. So a token of a space and the first bytes of a character, where the next one has its
+    other bytes, counts by the space: offsets cannot tell it from a lone space.
+    Returns (T,), -1 for none. Raises ValueError if an offset leaves the text or goes back.
     """
     return edges(text, spans).attribute(offsets)
 
