@@ -169,7 +169,10 @@ def test_an_element_that_is_no_row_spoils_no_other(tmp_path: Path) -> None:
     [
         (b"[1, 2", "it ends within row 2"),
         (b'[{"a": "', "it ends within row 1"),
-        (b"[1] [2]", r"a .json file holds one array of rows.*; this one has ''"),
+        (b"[1] [2]", r"a .json file holds one array of rows.*; this one has another document behind it"),
+        (b"]", "this one has a bracket that closes none"),
+        (b'{"configs":\n[{"a": 1}]}', r"this one has its lists under \['configs'\]"),
+        (b'{"data":\n1}', "this one has an object without that array"),
         (b"[1] x", "this one has 'x'"),
         (b"5", "this one has '5'"),
         (b"]", "a .json file holds one array"),

@@ -130,6 +130,16 @@ def test_a_saved_dataset_is_its_arrow_files_without_held_out_splits(place: tuple
     }
 
 
+def test_of_a_dataset_that_was_published_the_rows_are_landed(place: tuple[LandingFolder, Write]) -> None:
+    folder, write = place
+    rows = [f"{part}/t060/train-00000-of-00001.parquet" for part in ("data", "logprobs")]
+    for name in (*rows, "manifest.json", "dataset_info.json", "README.md", "figures/scores.png"):
+        write(f"mine/{name}", name.encode())
+    write("other/manifest.json", b"[]")  # of somebody else, with rows
+    assert [file.name for file in folder.files()] == [*(f"mine/{name}" for name in rows), "other/manifest.json"]
+    assert {*folder.passed_over()} == {"mine/README.md", "mine/figures/scores.png"}
+
+
 def test_a_batch_is_found_by_content_first_under_its_name(place: tuple[LandingFolder, Write]) -> None:
     folder, write = place
     for name in ("a.jsonl", "b.jsonl"):

@@ -1,8 +1,9 @@
 """What lies in the landing folder and its subfolders: files that are read, and everything else with what to do.
 
 A subfolder's files are batches each by itself, named with their folder. A dataset that `datasets` saved
-(`save_to_disk`) is such a folder: its Arrow files are read, its descriptions are known and hold no rows. Of a saved
-dict of splits those that are held out (`test`, `validation`) are not read: nobody means to train on them.
+(`save_to_disk`) is such a folder: its Arrow files are read, its descriptions are known and hold no rows; so is one that
+DASD has published. Of a saved dict of splits those that are held out (`test`, `validation`) are not read: nobody means
+to train on them.
 """
 
 import re
@@ -16,6 +17,8 @@ MAX_FOLDERS = 3  # within each other
 UNFINISHED_SUFFIXES = (".tmp", ".part")
 SAVED = {"state.json", "dataset_dict.json"}  # in the folder of a saved dataset, or of its splits
 DESCRIPTIONS = {*SAVED, "dataset_info.json", "dataset_infos.json"}
+MANIFEST = "manifest.json"
+PUBLISHED = {MANIFEST, "README.md", "data"}  # in the folder of a dataset that DASD has published
 HELD_OUT = re.compile(r"(?i)(test|valid|validation|val|dev|eval)([-_.].*)?")
 WHAT_TO_DO = {
     "link": "a link that leads out of the folder, or nowhere, is not followed: put the file itself here",
@@ -52,7 +55,7 @@ class Found:
 
 
 def contents(list_folder: Callable[[str], Iterable[Found]], folder: str = "", depth: int = 0) -> Iterator[Found]:
-    """Everything in a folder, but for what is being written there, and what belongs to a saved dataset.
+    """Everything in a folder, but for what is being written there, and what describes a saved or published dataset.
 
     list_folder: a subfolder's name, "" for the folder itself -> what it holds, by plain names. Raises OSError.
     """
@@ -80,8 +83,9 @@ def _kind(child: Found, names: set[str], depth: int) -> str:
     if child.kind == "directory":
         held_out = "dataset_dict.json" in names and HELD_OUT.fullmatch(child.name)
         return "held_out" if held_out else "too_deep" if depth == MAX_FOLDERS else "directory"
-    if child.kind == "file" and child.name in DESCRIPTIONS:
-        return "known" if SAVED & names else "description"
+    is_published = names >= PUBLISHED
+    if child.kind == "file" and (child.name in DESCRIPTIONS or (is_published and child.name == MANIFEST)):
+        return "known" if is_published or SAVED & names else "description"
     if child.kind == "file" and "state.json" in names and child.name.startswith("cache-"):
         return "cache"
     return child.kind

@@ -87,7 +87,7 @@ class _Place:
     def open(self, bracket: bytes) -> None:
         """A bracket opens: the outermost one, or that of a list in the outermost object, begins a part."""
         if self.depth == 0 and (self.is_closed or not self.part.is_blank):
-            raise _no_document(self.part)
+            raise _no_document(self.part, "another document behind it")
         if self.depth == 0 or (self.depth == 1 and not self.rows_depth and bracket == b"["):
             self.key = _key(self.part)
             are_rows = bracket == b"[" and (self.depth == 0 or self.key in LISTS)
@@ -103,7 +103,7 @@ class _Place:
         """A bracket closes: the end of the list is that of its last row."""
         self.depth -= 1
         if self.depth < 0:
-            raise _no_document(self.part)
+            raise _no_document(self.part, "a bracket that closes none")
         self.is_closed = self.depth == 0
         if self.rows_depth and self.depth < self.rows_depth:
             if self.number or not self.part.is_blank:
@@ -129,7 +129,8 @@ class _Place:
             where = f"within row {self.number + 1}" if self.rows_depth else "before its last bracket"
             raise DamagedFile(f"it ends {where}")
         if not self.part.is_blank or (self.is_closed and not self.has_rows):
-            raise _no_document(self.part)
+            lists = f"its lists under {excerpt(list(self.unread))}" if self.unread else "an object without that array"
+            raise _no_document(self.part, lists)
         if self.unread:
             raise DamagedFile(f"beside its rows it has lists that are not read, under {excerpt(list(self.unread))}")
 
@@ -189,6 +190,7 @@ def _key(part: _Part) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
-def _no_document(part: _Part) -> DamagedFile:
-    shown = excerpt(bytes(part.content[:100]).decode("utf-8", "replace").strip())
-    return DamagedFile(f"a .json file holds {WHAT_IS_READ}; this one has {shown}")
+def _no_document(part: _Part, where_blank: str) -> DamagedFile:
+    """The error on a part that is none of a document; where_blank: what is wrong if nothing stands there."""
+    shown = bytes(part.content[:100]).decode("utf-8", "replace").strip()
+    return DamagedFile(f"a .json file holds {WHAT_IS_READ}; this one has {excerpt(shown) if shown else where_blank}")
