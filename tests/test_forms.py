@@ -83,6 +83,17 @@ def test_a_row_is_read_back_as_it_was(tmp_path: Path, form: str, ending: str, ot
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_verifier_goes_with_the_metadata_that_it_judges_by(tmp_path: Path, form: str) -> None:
+    named = {"verifier": "constraint", "reference_answer": None}
+    constraints = json.dumps({"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]})
+    for metadata, verifier in (("{}", None), (constraints, "constraint")):
+        path = written(tmp_path, FORMS[form], [example(**named, metadata=metadata)])
+        [question], [response] = read_questions(path, path.name), read_responses(path, path.name)
+        assert isinstance(question, Prompt) and isinstance(response, LandedResponse)
+        assert (question.verifier, response.text) == (verifier, TEXT)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_continuation_is_refused(tmp_path: Path, form: str) -> None:
     row = example(id="c1", response_id=None, continuation_id="c1", sample_index=None, num_prefix_characters=9)
     path = written(tmp_path, FORMS[form], [row])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dasd_resources.recipe import Recipe
     from dasd_resources.storage.lake import Lake, Reading
 
-READING_VERSION = "2"
+READING_VERSION = "3"
 READING = Rule("landed responses", READING_VERSION)
 MAPPING = "landing.columns"
 LANDED_ASSET = "landed_responses"

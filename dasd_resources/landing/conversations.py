@@ -10,8 +10,9 @@
 
 A system turn, or the column `system`, is the question's system prompt. An assistant's `reasoning_content` (`reasoning`,
 `thinking`) is its thinking. Datasets that DASD has published are read in each of their forms: there the system turn is
-the student's, `question_system_prompt` the question's own, and in the report's form the columns are in `meta`. Left
-out: conversations of several turns, as a distillation prompt is one question.
+the student's, `question_system_prompt` the question's own, and in the report's form the columns are in `meta`; a
+verifier that judges by metadata that were not published is left out. Left out, too: conversations of several turns, as
+a distillation prompt is one question.
 """
 
 import json
@@ -19,6 +20,8 @@ from collections.abc import Sequence
 
 from dasd_resources.landing.columns import ROLES
 from dasd_resources.landing.prompt_files import Fields, InvalidRow
+from dasd_resources.verifiers.catalogue import known_verifier, reads_metadata, reference_fault
+from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.visible_text import excerpt
 
 CONVERSATIONS = ("messages", "conversations")
@@ -48,19 +51,34 @@ def with_question(row: Fields) -> dict[str, object]:
 
 
 def without_published(row: Fields) -> dict[str, object]:
-    """The row without what another home has found out about it, if DASD has published it."""
+    """The row without what another home has found out about it, if DASD has published it.
+
+    Nor has it a verifier that cannot judge without the metadata that stayed there.
+    """
     if not is_published(row):
         return dict(row)
-    return _without(row, *PUBLISHED, *(("source",) if "source" in _metadata_keys(row) else ()))
+    metadata = _metadata(row)  # which may have a source of its own
+    left = _without(row, *PUBLISHED, *(("source",) if "source" in metadata else ()))
+    return _without(left, "verifier") if _lacks_metadata(left, metadata) else left
 
 
-def _metadata_keys(row: Fields) -> set[str]:
-    """Of a published row's metadata, which may have a source of its own."""
+def _lacks_metadata(row: Fields, metadata: Fields) -> bool:
+    """Whether the row's verifier reads metadata, and by these and its other keys could find no answer correct."""
+    name, reference = row.get("verifier"), row.get("reference_answer")
+    if not isinstance(name, str) or not known_verifier(name) or not reads_metadata(name):
+        return False
+    known = json.dumps({**row, **metadata})
+    asked = Asked(str(row.get("question")), "" if reference is None else str(reference), known)
+    return reference_fault(name, asked) is not None
+
+
+def _metadata(row: Fields) -> dict[str, object]:
+    """A published row's metadata."""
     try:
         known = json.loads(str(row.get("metadata")))
     except (ValueError, RecursionError):
-        return set()
-    return set(known) if isinstance(known, dict) else set()
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def is_published(row: Fields) -> bool:
