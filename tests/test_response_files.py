@@ -195,6 +195,15 @@ def test_an_id_may_be_a_whole_float_and_an_empty_one_is_none(tmp_path: Path) -> 
     assert isinstance(found, RejectedResponse) and found.reason.startswith("sample_uuid is empty")
 
 
+def test_numbers_may_be_texts_and_whole_floats(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question,response,temperature,sample_index\nq,r,0.6,3\nq,s,1,\n")
+    [first, second] = brought(tmp_path / "a.csv")
+    assert isinstance(first, LandedResponse) and isinstance(second, LandedResponse)
+    assert [(one.temperature, one.sample_index) for one in (first, second)] == [(0.6, 3), (1.0, None)]
+    whole = the_response(tmp_path, {"question": ASKED, "response": SAID, "temperature": 1, "sample_index": 0.0})
+    assert (whole.temperature, whole.sample_index) == (1.0, 0)
+
+
 def test_a_questions_rows_are_no_duplicate_lines(tmp_path: Path) -> None:
     path = landed(tmp_path, *[{"question": ASKED, "response": text} for text in ("1", "2", "3")])
     assert [type(record) for record in read_questions(path, "a.jsonl")] == [Prompt]
@@ -271,7 +280,13 @@ BAD_RESPONSES = {
     "responses must be a list of some": ("invalid_response", {"responses": []}),
     "beside which there is no response": ("invalid_response", {"responses": ["a"], "response": "b"}),
     "temperature must be above 0": ("invalid_response", {"response": "a", "temperature": "hot"}),
+    "temperature must be above 0, at most 2; found 'true'": (
+        "invalid_response",
+        {"response": "a", "temperature": "true"},
+    ),
+    "temperature must be above 0, at most 2; found nan": ("invalid_response", {"response": "a", "temperature": "NaN"}),
     "sample_index must be a number from 0": ("invalid_response", {"response": "a", "sample_index": -1}),
+    "sample_index must be a number from 0; found 0.5": ("invalid_response", {"response": "a", "sample_index": 0.5}),
     "finish_reason must be stop or length": ("invalid_response", {"response": "a", "finish_reason": "tool_calls"}),
     "sample_uuid must be a text": ("invalid_response", {"response": "a", "sample_uuid": [1]}),
     "id must be a text, found 1.5": ("invalid_response", {"response": "a", "uuid": "", "id": 1.5}),

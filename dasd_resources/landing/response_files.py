@@ -4,7 +4,7 @@ A row has a question with its response (`conversations` lists the shapes), or it
 `token_ids` and `logprobs`, without a question or a response. Of a response a row may say:
 
     sample_uuid (or uuid, id)   by which a companion names it
-    temperature, sample_index   how it was sampled; which of the question's samples it is
+    temperature, sample_index   how it was sampled; which of the question's samples it is (numbers, or texts of them)
     finish_reason               `stop` (the default) or `length`
     token_ids, logprobs         the teacher's tokens of it, the last one that ended it included, and one natural
                                 log-probability at temperature 1 for each
@@ -14,7 +14,9 @@ Rows are streamed. The row's other keys are its question's, as in a prompt file.
 text, which only the teacher's tokenizer can tell (`rules.imports`).
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -233,8 +235,18 @@ def _uuid(row: Fields) -> str | None:
     return _text(key, str(value) if type(value) is int else value)
 
 
+def _number(row: Fields, key: str) -> object:
+    """A value that should be a number: cells of `.csv` are texts, and a column with gaps has its integers as floats."""
+    value = row.get(key)
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            parsed = json.loads(value)
+            value = parsed if type(parsed) in (int, float) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _temperature(row: Fields) -> float | None:
-    value = row.get("temperature")
+    value = _number(row, "temperature")
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 2:
@@ -243,7 +255,7 @@ def _temperature(row: Fields) -> float | None:
 
 
 def _sample_index(row: Fields) -> int | None:
-    value = row.get("sample_index")
+    value = _number(row, "sample_index")
     if value is None:
         return None
     if type(value) is not int or not 0 <= value <= MAX_TOKEN_ID:
