@@ -69,6 +69,8 @@ SHAPES = {
         "conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": SAID}],
     },
     "the report's release": {"uuid": "u1", "input": ASKED, "output": SAID, "domain": "math", "meta": "{}"},
+    "Alpaca's with an instruction alone": {"instruction": ASKED, "input": "", "output": SAID},
+    "Alpaca's without an input": {"instruction": ASKED, "input": None, "output": SAID},
     "prompt and completion": {
         "prompt": [{"role": "user", "content": ASKED}],
         "completion": [{"role": "assistant", "content": SAID}],
@@ -84,6 +86,17 @@ def test_published_shapes_are_a_question_with_its_response(tmp_path: Path, row: 
     assert (question.question, question.system_prompt) == (ASKED, None)
     assert found.prompt_id == question.prompt_id
     assert SAID not in question.metadata and ASKED not in question.metadata
+
+
+def test_an_instruction_stands_above_its_input(tmp_path: Path) -> None:
+    row = {"instruction": "Translate to French", "input": "Good day", "output": "Bonjour", "level": 1}
+    question = the_question(tmp_path, row)
+    assert (question.question, question.metadata) == ("Translate to French\n\nGood day", '{"level":1}')
+    assert the_response(tmp_path, row).text == "Bonjour"
+    assert the_question(tmp_path, {**row, "instruction": " "}).question == "Good day"
+    tokens = {"sample_uuid": "u1", "token_ids": [1], "logprobs": [-1]}
+    found, _ = brought(landed(tmp_path, {**row, "input": None, **tokens}))
+    assert isinstance(found, LandedResponse) and found.text == "Bonjour"
 
 
 def test_the_question_keeps_the_rows_other_keys_and_the_response_its_own(tmp_path: Path) -> None:

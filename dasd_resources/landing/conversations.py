@@ -7,6 +7,7 @@
 | `conversations`, of `from` and `value` | the human's turn | the model's |
 | `prompt`, `completion` (texts or messages) | the user's turn | the assistant's |
 | `input`, `output` | `input` | `output` |
+| `instruction`, `input`, `output` | `instruction`, a blank line and `input`, if it has any | `output` |
 
 A system turn, or the column `system`, is the question's system prompt. An assistant's `reasoning_content` (`reasoning`,
 `thinking`) is its thinking. Datasets that DASD has published are read in each of their forms: there the system turn is
@@ -96,9 +97,19 @@ def _with_question(row: Fields) -> dict[str, object]:
     if row.get("prompt") is not None and row.get("completion") is not None:
         turns = [*_turns(row["prompt"], "user"), *_turns(row["completion"], "assistant")]
         return _unnested(_without(row, "prompt", "completion"), "prompt and completion", turns)
-    if row.get("input") is not None and row.get("output") is not None:
-        return {**_from_meta(row), "question": row["input"], "response": row["output"]}
+    pair = _with_instruction(row)
+    if pair.get("input") is not None and pair.get("output") is not None:
+        return {**_from_meta(pair), "question": pair["input"], "response": pair["output"]}
     return dict(row)
+
+
+def _with_instruction(row: Fields) -> Fields:
+    """A row of Alpaca's shape with its instruction in front of its input, which may be blank."""
+    instruction, given = row.get("instruction"), row.get("input")
+    if not isinstance(instruction, str) or not instruction.strip() or not isinstance(given, str | None):
+        return row
+    asked = f"{instruction}\n\n{given}" if given and given.strip() else instruction
+    return {**_without(row, "instruction"), "input": asked}
 
 
 def _from_meta(row: Fields) -> dict[str, object]:

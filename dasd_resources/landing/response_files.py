@@ -109,7 +109,7 @@ def question_part(row: Fields, columns: Columns | None) -> Fields | None:
 def is_companion(row: Fields) -> bool:
     """Whether a row holds the logprobs of a response that landed elsewhere."""
     named = {key for key, value in row.items() if value is not None}
-    of_a_question = {"question", "messages", "conversations", "input", "prompt", "response", "responses"}
+    of_a_question = {"question", "messages", "conversations", "instruction", "input", "prompt", "response", "responses"}
     return named >= {"sample_uuid", *TOKENS} and not named & of_a_question
 
 
