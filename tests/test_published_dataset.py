@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from dasd_assets.cli import main
 from dasd_assets.published_dataset import examples as examples_module
+from dasd_assets.published_dataset.card import card
+from dasd_assets.published_dataset.composition import Composition
 from dasd_assets.published_dataset.examples import LostTexts, QuestionsGone
 from dasd_assets.published_dataset.forms import FORMS
 from dasd_assets.published_dataset.hub import push
@@ -23,7 +25,7 @@ from dasd_assets.published_dataset.release import MANIFEST, ExportError, write_r
 from dasd_assets.published_dataset.shards import Shards
 from dasd_assets.withdrawals import undo_withdrawal, withdraw
 from dasd_resources.content_hash import file_hash
-from dasd_resources.recipe import Export
+from dasd_resources.recipe import Export, Recipe, load_recipe
 
 CONFIGS = ["t060", "t100", "mixed"]
 
@@ -221,6 +223,43 @@ def test_an_answer_that_no_verifier_could_decide_is_neither_right_nor_wrong(copy
         )
     card = (release(copy, tmp_path / "out") / "README.md").read_text()
     assert card.count("| nothing to verify |\n") == 2  # t060 and t100; of `mixed`, continuations are judged apart
+
+
+@pytest.mark.parametrize(
+    ("teacher", "written_by", "logprobs_by"),
+    [
+        ({}, "`Qwen3-32B (1a)`\n", "by the teacher, of responses alone, of the tokens as sampled:"),
+        ({"stands_for": "itself"}, "`Qwen3-32B (1a)`\n", "by the teacher, of responses alone:"),
+        (
+            {"stands_for": "openai/gpt-oss-120b"},
+            "`openai/gpt-oss-120b`, log-probabilities and any continuation by `Qwen3-32B (1a)`\n",
+            "by `Qwen3-32B (1a)`, of responses alone:",
+        ),
+        (
+            {"stands_for": "openai/gpt-oss-120b", "engine": "imported"},
+            "`openai/gpt-oss-120b`, log-probabilities as landed\n",
+            "by the teacher, of responses alone, of the tokens as sampled:",
+        ),
+    ],
+)
+def test_the_card_names_who_wrote_the_responses(teacher: dict[str, str], written_by: str, logprobs_by: str) -> None:
+    demo = load_recipe("demo").model_dump()
+    document = {**demo, "imports": {} if teacher else None, "teacher": {**demo["teacher"], **teacher}}
+    composition = Composition(
+        recipe=Recipe.model_validate(document),
+        teacher="Qwen3-32B (1a)",
+        student="student (2b)",
+        tallies={},
+        configs=[],
+        drops=pl.DataFrame(),
+        rejected={},
+        held_out={},
+        num_questions=0,
+        rules={},
+    )
+    text = card(composition, Export(logprobs=True))
+    assert f"- Teacher: {written_by}" in text
+    assert f"hold token log-probabilities {logprobs_by}\n" in text
 
 
 def test_the_card_says_which_filters_a_response_must_pass(finished: Project, tmp_path: Path) -> None:

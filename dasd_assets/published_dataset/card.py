@@ -15,6 +15,7 @@ from dasd_assets.records.markdown import code
 from dasd_assets.records.plots import histogram
 from dasd_assets.records.wording import number_of
 from dasd_resources.recipe import Export
+from dasd_resources.recipe.model_settings import ITSELF
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,7 @@ def card(composition: Composition, settings: Export) -> str:
         "## Filters\n\n" + _filters(composition),
         "## Questions\n\n" + _questions(composition),
         "## Sources and licences\n\n" + _sources(composition, settings),
-        "## Columns\n\n" + _columns(form) + (_logprob_columns() if settings.logprobs else ""),
+        "## Columns\n\n" + _columns(form) + (_logprob_columns(composition) if settings.logprobs else ""),
         "## Known limits\n\n" + _limits(composition),
         "## Use\n\n" + _use(composition),
     ]
@@ -80,9 +81,18 @@ def _introduction(composition: Composition) -> str:
     return (
         "Responses of a teacher, selected for a student by divergence-aware sampling and ordered for training in "
         "stages ([arXiv 2601.09088](https://arxiv.org/abs/2601.09088)), made by the open-source engine DASD.\n\n"
-        f"- Teacher: {code(composition.teacher)}\n- Selected for the student: {code(composition.student)}\n"
+        f"- Teacher: {_teacher(composition)}\n- Selected for the student: {code(composition.student)}\n"
         f"- Recipe: {code(composition.recipe.name)}"
     )
+
+
+def _teacher(composition: Composition) -> str:
+    """The model that wrote the responses and, if it is not the recipe's, where their log-probabilities are from."""
+    teacher = composition.recipe.teacher
+    if teacher.stands_for is None or teacher.stands_for == ITSELF:
+        return code(composition.teacher)
+    by = f"and any continuation by {code(composition.teacher)}" if teacher.is_proxy else "as landed"
+    return f"{code(teacher.stands_for)}, log-probabilities {by}"
 
 
 def _training_sets(composition: Composition) -> str:
@@ -193,9 +203,13 @@ def _columns(form: Form) -> str:
     return _table(["column", "type", "holds"], [(code(n), code(str(k)), t) for n, (k, t) in form.described.items()])
 
 
-def _logprob_columns() -> str:
+def _logprob_columns(composition: Composition) -> str:
+    """Of a text that a model scored by prefill, the tokens are the tokenizer's, not those that were sampled."""
+    teacher = composition.recipe.teacher
+    by = code(composition.teacher) if teacher.is_proxy else "the teacher"
+    tokens = "" if teacher.is_proxy or teacher.stands_for == ITSELF else ", of the tokens as sampled"
     return (
-        "\n\nThe configs `…_logprobs` hold the teacher's token log-probabilities, of responses alone:\n\n"
+        f"\n\nThe configs `…_logprobs` hold token log-probabilities by {by}, of responses alone{tokens}:\n\n"
         + _columns(LOGPROBS)
     )
 

@@ -139,7 +139,7 @@ FORMS: dict[FormName, Form] = {
 LOGPROBS = Form(
     {
         "sample_uuid": (pa.string(), "`id` (`uuid`) of the row"),
-        "token_ids": (pa.list_(pa.int32()), "the teacher's token ids as sampled, end of turn included"),
+        "token_ids": (pa.list_(pa.int32()), "token ids of the response, end of turn included"),
         "logprobs": (pa.list_(pa.float32()), "natural log-probability of each of them at temperature 1"),
     },
     lambda example: {

@@ -20,7 +20,7 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import Export, Recipe
 from dasd_resources.storage.warehouse import Reading, Warehouse
 
-RELEASE_VERSION = "2"
+RELEASE_VERSION = "3"
 RELEASE = Rule("release", RELEASE_VERSION)
 MANIFEST = "manifest.json"
 
