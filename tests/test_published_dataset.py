@@ -354,7 +354,7 @@ class Hub:
     """A hub whose repositories are all there, and public or private."""
 
     def __init__(self, *, private: bool) -> None:
-        self.private, self.uploaded = private, list[str]()
+        self.private, self.uploaded, self.replaced = private, list[str](), list[str]()
 
     def create_repo(self, name: str, **settings: object) -> str:
         return f"hub/{name}"
@@ -362,8 +362,9 @@ class Hub:
     def repo_info(self, name: str, **settings: object) -> "Hub":
         return self
 
-    def upload_folder(self, repo_id: str, **settings: object) -> None:
+    def upload_folder(self, repo_id: str, delete_patterns: list[str], **settings: object) -> None:
         self.uploaded.append(repo_id)
+        self.replaced += delete_patterns
 
 
 def test_what_is_private_does_not_go_to_a_repository_that_is_public(tmp_path: Path) -> None:
@@ -375,6 +376,8 @@ def test_what_is_private_does_not_go_to_a_repository_that_is_public(tmp_path: Pa
     for hub, public in ((there, True), (Hub(private=True), False)):
         assert push(tmp_path, "me/mine", public=public, hub=hub) == "hub/me/mine"  # type: ignore[arg-type]
         assert hub.uploaded == ["me/mine"]
+        # What this form does not have, and another form had, does not stay.
+        assert {"data/*", "logprobs/*", *FORMS["sharegpt"].files([])} <= {*hub.replaced}
 
 
 @given(st.integers(0, 40), st.integers(1, 12))

@@ -28,7 +28,7 @@ def push(folder: Path, name: str, *, public: bool, hub: "HfApi | None" = None) -
         repository = hub.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
         if not public and not hub.repo_info(name, repo_type="dataset").private:
             raise ExportError(f"{name} is public already: add --public if that is meant")
-        replaced = ["data/*", "logprobs/*"]  # files of an earlier release that had more shards
+        replaced = ["data/*", "logprobs/*", "dataset_info.json"]  # of an earlier release: more shards, another form
         hub.upload_folder(repo_id=name, repo_type="dataset", folder_path=folder, delete_patterns=replaced)
     except failures as error:
         reason = " ".join(str(error).split())
