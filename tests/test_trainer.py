@@ -349,10 +349,18 @@ def test_stage_2_starts_from_stage_1_with_a_fresh_schedule(
     assert points[0].loss == pytest.approx(mean_loss(stage1[0].path), rel=1e-4)
 
 
-def test_a_stage_of_one_step_learns(student: Path, make_job: JobMaker) -> None:
-    trained = train(replace(make_job("one-step", epochs=1, global_batch_size=48), num_threads=1), ignore)
+def test_a_stage_of_one_step_learns_and_keeps_the_chat_template_it_was_trained_on(
+    student: Path, make_job: JobMaker, tmp_path: Path
+) -> None:
+    shutil.copytree(student, tmp_path / "model")
+    (tmp_path / "model" / "additional_chat_templates").mkdir()
+    (tmp_path / "model" / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
+    job = make_job("one-step", model=tmp_path / "model", epochs=1, global_batch_size=48)
+    trained = train(replace(job, num_threads=1), ignore)
     assert [point.learning_rate for point in trained.losses] == [4e-3]
     assert mean_loss(trained.path) < mean_loss(student)
+    template = AutoTokenizer.from_pretrained(trained.path).chat_template
+    assert template == (student / "chat_template.jinja").read_text()
 
 
 def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(

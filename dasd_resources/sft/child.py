@@ -396,6 +396,8 @@ def save_weights(trainer: StageTrainer, tokenizer: PreTrainedTokenizerBase, dtyp
     cached, model.config.use_cache = model.config.use_cache, True  # the trainer turned it off
     model.save_pretrained(folder, state_dict=weights)
     model.config.use_cache = cached
+    if isinstance(tokenizer.chat_template, dict):  # it was trained on the default; the others go into a folder
+        tokenizer.chat_template = tokenizer.get_chat_template()
     tokenizer.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
