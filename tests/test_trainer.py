@@ -58,11 +58,12 @@ from dasd_resources.sft.child import (
     holds_logits,
     sft_config,
 )
-from dasd_resources.sft.disk import STATE_BYTES, arrow_bytes
+from dasd_resources.sft.disk import KEPT_STATES, STATE_BYTES, arrow_bytes
 from dasd_resources.sft.ending import SavesBeforeEnding
 from dasd_resources.sft.events import CURVES
 from dasd_resources.sft.forked import ForkedChild, start
 from dasd_resources.sft.packing import TOKENS_AT_ONCE, check_separation, load_rows, num_rows, rows_at_once
+from dasd_resources.sft.states import complete, last_complete
 from dasd_resources.sft.trackers import Run
 from dasd_resources.sft.trainer import (
     SAVING_SECONDS,
@@ -379,11 +380,14 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     for state in job.partial.glob("state/checkpoint-*/complete"):  # what dasd plan and dasd check reckon with
         kept = sum((state.parent / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
         assert kept == pytest.approx(STATE_BYTES * count_weights(job.model), rel=0.1)
+        os.utime(state.parent, (time.time() + 3600,) * 2)  # as if the clock had been set back since
     saved = set[str]()
 
     def look(reading: Reading) -> None:
         resumed.append(reading)
-        saved.update(state.name for state in job.partial.glob("state/checkpoint-*"))
+        there = [state.name for state in job.partial.glob("state/checkpoint-*")]
+        assert len(there) <= KEPT_STATES + 1
+        saved.update(there)
 
     trained = train(make_job("killed", save_every_steps=4), look)
     begun, first = resumed[0], points_of(resumed)[0]
@@ -603,6 +607,17 @@ def test_a_save_that_was_interrupted_is_passed_over(make_job: JobMaker) -> None:
     with pytest.raises(TrainingError, match=r"resume: .*checkpoint-10$"):
         train(job, ignore)
     assert not (job.partial / "state" / "checkpoint-15").exists()
+
+
+def test_a_state_that_was_deleted_in_part_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    early, *later = (tmp_path / f"checkpoint-{step}" for step in (9, 10, 11))
+    for state in (early, *later):
+        state.mkdir()
+        with monkeypatch.context() as killed:
+            killed.setattr("dasd_resources.sft.states.shutil.rmtree", lambda *_, **__: None)
+            complete(state)
+    assert early.is_dir() and not list(early.iterdir())
+    assert (last_complete(tmp_path), sorted(tmp_path.iterdir())) == (later[-1], later)
 
 
 @pytest.mark.parametrize(

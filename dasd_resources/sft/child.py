@@ -36,12 +36,12 @@ from trl import SFTConfig, SFTTrainer
 from dasd_resources.chat.tokenizer_files import load_tokenizer
 from dasd_resources.orphans import end_with_holder
 from dasd_resources.recipe import Training
-from dasd_resources.sft.checkpoint import EPOCHS, FAILURE, SAVING, Pace, Progress, flush
-from dasd_resources.sft.disk import KEPT_STATES
+from dasd_resources.sft.checkpoint import EPOCHS, FAILURE, SAVING, Pace, Progress
 from dasd_resources.sft.ending import SavesBeforeEnding
 from dasd_resources.sft.freed_memory import keep_freed_memory
 from dasd_resources.sft.kept_epochs import KeepsEpochs
 from dasd_resources.sft.packing import check_separation, load_rows, num_rows
+from dasd_resources.sft.states import complete
 from dasd_resources.sft.trackers import SETTINGS
 from dasd_resources.sft.tracking import Tracked, tracked
 
@@ -185,7 +185,7 @@ def sft_config(training: Training, epochs: int, seed: int, accumulation: int, st
         seed=seed,
         save_strategy="steps" if training.save_every_steps else "epoch",
         save_steps=training.save_every_steps or 1,
-        save_total_limit=KEPT_STATES,
+        save_total_limit=None,  # it goes by the clock: see states.py
         logging_steps=1 / 200,  # of all steps
         logging_nan_inf_filter=False,  # which would log a diverged training as a loss of 0
         disable_tqdm=True,
@@ -380,9 +380,7 @@ class Reporter(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            flush(folder)
-            (folder / "complete").touch()
+            complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 def save_weights(trainer: StageTrainer, tokenizer: PreTrainedTokenizerBase, dtype: str, folder: Path) -> None:

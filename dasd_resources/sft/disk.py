@@ -3,7 +3,7 @@
 from dasd_resources.recipe import Training
 
 STATE_BYTES = 12  # of a weight: itself and AdamW's two moments, in float32 whatever `training.dtype` is
-KEPT_STATES = 2  # one may be unfinished when the process is killed
+KEPT_STATES = 2  # the mark of the last may be lost with the power
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}  # of what is published
 ROW_BYTES = 8  # of a token in Arrow, which does not compress: its id and its label
 

@@ -45,6 +45,7 @@ from dasd_resources.sft.events import add_point, events
 from dasd_resources.sft.forked import ForkedChild
 from dasd_resources.sft.forked import start as fork
 from dasd_resources.sft.launching import CONFIG, config_text, gpus_seen, launch_command
+from dasd_resources.sft.states import last_complete
 from dasd_resources.sft.trackers import SETTINGS, Run, places, tracker_environment
 from dasd_resources.whole_files import write_whole
 
@@ -175,7 +176,7 @@ def _prepare(job: SftJob) -> Path | None:
         shutil.rmtree(job.partial, ignore_errors=True)
         job.partial.mkdir()
     write_whole(description, json.dumps(document, indent=1, sort_keys=True).encode())
-    resume = _last_complete(job.partial / "state")
+    resume = last_complete(job.partial / "state")
     step = int(resume.name.removeprefix("checkpoint-")) if resume else 0
     points = [point for point in _points(job.partial) if point.step <= step]
     lines = [json.dumps(dataclasses.asdict(point)) + "\n" for point in points]
@@ -209,15 +210,6 @@ def _deciding(document: Mapping[str, object]) -> dict[str, object]:
     """What a job's weights depend on: of its model and rows, which id and hash name, not where they are."""
     training = deciding(Training.model_validate(document["training"]))
     return {**document, "model": None, "rows": None, "training": training}
-
-
-def _last_complete(state: Path) -> Path | None:
-    """The newest private checkpoint that was saved to its end; those the child was killed in are deleted."""
-    for folder in state.glob("checkpoint-*"):
-        if not (folder / "complete").is_file():
-            shutil.rmtree(folder)
-    folders = sorted(state.glob("checkpoint-*"), key=lambda f: int(f.name.removeprefix("checkpoint-")))
-    return folders[-1] if folders else None
 
 
 def _points(partial: Path) -> list[Progress]:
