@@ -14,7 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -649,6 +651,20 @@ def test_rows_in_arrow_are_as_large_as_is_reckoned(tmp_path: Path, packing: bool
     load_rows(rows, training, tmp_path / "cache")
     files = [file.stat().st_size for file in (tmp_path / "cache").rglob("*.arrow")]
     assert sum(files) == pytest.approx(arrow_bytes(100 * 512, training), rel=0.05)
+
+
+def test_other_processes_wait_for_the_first_to_pack_for_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[timedelta]()
+
+    class Joined:
+        def __init__(self, timeout: timedelta) -> None:
+            asked.append(timeout)
+            self.main_process_first = nullcontext
+
+    monkeypatch.setattr("dasd_resources.sft.packing.PartialState", Joined)
+    training = TRAINING.model_copy(update={"packing": True})
+    load_rows(write_rows(tmp_path / "rows.parquet", [([5] * 4, [5] * 4)]), training, tmp_path / "cache")
+    assert len(asked) == 1 and asked[0] > timedelta(hours=1)
 
 
 @pytest.mark.parametrize(("at_once", "in_memory"), [(16_000_000, 1_000_000), (16_000_000, 64), (2_000, 640)])

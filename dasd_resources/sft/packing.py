@@ -8,6 +8,7 @@ this one does is found out before the first step.
 from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from dasd_resources.recipe import Training
 # Rows that may share a bin: a training that an earlier release has begun goes on with the bins that it began with.
 ROWS_AT_ONCE, TOKENS_AT_ONCE = 10_000, 16_000_000
 TOKENS_IN_MEMORY = 1_000_000  # of bins that are filled at once
+# Others wait for the first process so long, instead of NCCL's 10 minutes: the report's larger stage is 93 GB on disk.
+# The processes are joined here, so any later wait is as long.
+PACKING_TIME = timedelta(hours=4)
 PROBE_TOKENS = 64  # of each of the two samples
 # In nats, for the logprob of a token when other tokens of the same number come before its sample: the shapes are equal,
 # so kernels give the same bits, but for experts, whose loads change with it.
@@ -36,7 +40,7 @@ def load_rows(rows: Path, training: Training, cache: Path) -> Dataset:
     if not training.packing:
         return _mapped(rows, COLUMNS, cache)
     # A column at a time, as what is mapped of the rows counts as memory, too.
-    with PartialState().main_process_first():
+    with PartialState(timeout=PACKING_TIME).main_process_first():
         bins = Dataset.from_dict({"rows": list(_bins(_mapped(rows, COLUMNS[:1], cache), training.max_length))})
         ids, labels = (
             bins.map(
