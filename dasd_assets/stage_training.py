@@ -25,7 +25,7 @@ from dasd_resources.content_hash import content_hash
 from dasd_resources.home import CHECKPOINT_FOLDER
 from dasd_resources.recipe import Recipe, Training
 from dasd_resources.recipe.parts import deciding
-from dasd_resources.sft.checkpoint import Pace, Progress, Trained
+from dasd_resources.sft.checkpoint import Pace, Progress, Trained, put_in_place
 from dasd_resources.sft.trackers import FOLDER, Run
 from dasd_resources.sft.trainer import SftJob
 from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
@@ -171,7 +171,7 @@ def _write_rows(warehouse: Warehouse, stage: Stage, seen: Seen, file: Path) -> N
             writer.write_table(part.to_arrow().cast(ROWS))
             num_rows += part.height
     assert num_rows == ids.len(), f"{num_rows} of {ids.len()} examples are in the snapshot"
-    unfinished.rename(file)
+    put_in_place(unfinished, file)
 
 
 def register(warehouse: Warehouse, origin: str, stage: Stage, job: SftJob, trained: Trained, seen: Seen) -> int:

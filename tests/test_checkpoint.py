@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.sft.checkpoint import CheckpointError, Progress, flush, publish, published
+from dasd_resources.sft.checkpoint import CheckpointError, Progress, flush, publish, published, put_in_place
 
 RECORD = {"checkpoint_id": "c1", "seconds": 1.5, "num_steps": 2, "num_samples": 3, "num_bins": 3, "parent": "c0"}
 LOSSES = [Progress(1, 2, 0.5, 0.1, 10), Progress(2, 2, 0.25, 0.0, 20)]
@@ -42,6 +42,22 @@ def test_a_state_in_folders_of_its_own_is_brought_to_disk(tmp_path: Path, monkey
     monkeypatch.setattr("dasd_resources.sft.checkpoint._fsync", synced.append)
     flush(tmp_path)
     assert set(synced) == {shard, shard.parent, tmp_path}
+
+
+def test_what_is_put_in_place_is_on_disk_before_and_stays_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = list[tuple[str, bool]]()
+    monkeypatch.setattr(
+        "dasd_resources.sft.checkpoint._fsync", lambda path: synced.append((path.name, (tmp_path / "c1").exists()))
+    )
+    publish(weights(tmp_path / "w"), tmp_path / "c1", RECORD, LOSSES)
+    assert ("model.safetensors", False) in synced
+    assert synced[-2:] == [("w", False), (tmp_path.name, True)]
+    synced.clear()
+    (tmp_path / "rows").write_text("rows")
+    put_in_place(tmp_path / "rows", tmp_path / "c1" / "rows")
+    assert [name for name, _ in synced] == ["rows", "c1"]
 
 
 def test_an_absent_checkpoint_is_none(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ from dasd_resources.sft.checkpoint import (
     EVENTS,
     FAILURE,
     PUBLISHED_SUFFIXES,
+    UNFINISHED,
     Pace,
     Progress,
     Trained,
@@ -64,6 +65,7 @@ from dasd_resources.sft.disk import KEPT_STATES, STATE_BYTES, arrow_bytes
 from dasd_resources.sft.ending import SavesBeforeEnding
 from dasd_resources.sft.events import CURVES
 from dasd_resources.sft.forked import ForkedChild, start
+from dasd_resources.sft.kept_epochs import KeepsEpochs
 from dasd_resources.sft.packing import TOKENS_AT_ONCE, check_separation, load_rows, num_rows, rows_at_once
 from dasd_resources.sft.states import complete, last_complete
 from dasd_resources.sft.trackers import Run
@@ -609,6 +611,16 @@ def test_a_save_that_was_interrupted_is_passed_over(make_job: JobMaker) -> None:
     with pytest.raises(TrainingError, match=r"resume: .*checkpoint-10$"):
         train(job, ignore)
     assert not (job.partial / "state" / "checkpoint-15").exists()
+
+
+def test_an_epoch_counts_as_saved_once_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = list[tuple[str, bool]]()
+    monkeypatch.setattr(
+        "dasd_resources.sft.checkpoint._fsync", lambda path: synced.append((path.name, (tmp_path / "1").exists()))
+    )
+    state = TrainerState(global_step=3, max_steps=6, num_train_epochs=2)
+    KeepsEpochs(tmp_path, Path.mkdir).on_step_end(TrainingArguments(tmp_path), state, TrainerControl())
+    assert synced == [(f"1{UNFINISHED}", False), (tmp_path.name, True)]
 
 
 def test_a_state_that_was_deleted_in_part_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

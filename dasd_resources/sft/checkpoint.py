@@ -95,9 +95,7 @@ def publish(weights: Path, destination: Path, record: Mapping[str, object], loss
     document = {**record, "content_hash": content_hash(files), "files": files}
     (weights / RECORD).write_text(json.dumps(document, indent=1, ensure_ascii=False))
     (weights / LOSSES).write_text(json.dumps([dataclasses.asdict(point) for point in losses], indent=1))
-    flush(weights)
-    weights.rename(destination)
-    _fsync(destination.parent)
+    put_in_place(weights, destination)
     return Trained.load(destination)
 
 
@@ -142,9 +140,16 @@ def saved_epochs(partial: Path) -> Iterator[tuple[int, Path]]:
     yield from ((epoch, partial / EPOCHS / str(epoch)) for epoch in sorted(map(int, names)))
 
 
-def flush(folder: Path) -> None:
-    """Bring a folder and all in it to disk: the state of several processes lies in folders of its own."""
-    for path in [*folder.rglob("*"), folder]:
+def put_in_place(made: Path, destination: Path) -> None:
+    """Rename a file or folder once it is on disk: what is there is whole, and stays there, even if the power fails."""
+    flush(made)
+    made.rename(destination)
+    _fsync(destination.parent)
+
+
+def flush(made: Path) -> None:
+    """Bring a file, or a folder and all in it, to disk: the state of several processes lies in folders of its own."""
+    for path in [*made.rglob("*"), made]:
         _fsync(path)
 
 

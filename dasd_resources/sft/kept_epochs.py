@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from dasd_resources.sft.checkpoint import UNFINISHED
+from dasd_resources.sft.checkpoint import UNFINISHED, put_in_place
 
 
 class KeepsEpochs(TrainerCallback):
@@ -29,4 +29,4 @@ class KeepsEpochs(TrainerCallback):
         self.save(unfinished)
         if state.is_world_process_zero:
             shutil.rmtree(saved, ignore_errors=True)  # of an attempt that was killed after it
-            unfinished.rename(saved)
+            put_in_place(unfinished, saved)
