@@ -28,7 +28,7 @@ from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import Pace, Progress, Trained, put_in_place
 from dasd_resources.sft.trackers import FOLDER, Run
 from dasd_resources.sft.trainer import SftJob
-from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot
+from dasd_resources.storage.leftovers import SNAPSHOT, pin_snapshot, unfinished_beside
 from dasd_resources.storage.spool import in_order
 from dasd_resources.storage.warehouse import Warehouse
 
@@ -157,21 +157,26 @@ def _write_rows(warehouse: Warehouse, stage: Stage, seen: Seen, file: Path) -> N
     """
     if file.is_file():
         return
-    unfinished = file.with_name(file.name.replace(".", ".unfinished.", 1))
+    unfinished = unfinished_beside(file)  # for another run may train the same stage
     query = f"SELECT example_id, input_ids, labels FROM {_TRAINED_ON}"
     key = {"recipe": stage.recipe.name, "dataset": stage.dataset, "policy": stage.policy}
     ids = seen.examples["example_id"]
-    with (
-        warehouse.reading(at=seen.snapshot) as reading,
-        in_order(reading.stream(query, key, ROWS_PER_GROUP), "example_id", ids, ROWS_PER_GROUP, warehouse.home) as rows,
-        pq.ParquetWriter(unfinished, ROWS, compression="zstd") as writer,
-    ):
-        num_rows = 0
-        for part in rows:
-            writer.write_table(part.to_arrow().cast(ROWS))
-            num_rows += part.height
-    assert num_rows == ids.len(), f"{num_rows} of {ids.len()} examples are in the snapshot"
-    put_in_place(unfinished, file)
+    try:
+        with (
+            warehouse.reading(at=seen.snapshot) as reading,
+            in_order(
+                reading.stream(query, key, ROWS_PER_GROUP), "example_id", ids, ROWS_PER_GROUP, warehouse.home
+            ) as rows,
+            pq.ParquetWriter(unfinished, ROWS, compression="zstd") as writer,
+        ):
+            num_rows = 0
+            for part in rows:
+                writer.write_table(part.to_arrow().cast(ROWS))
+                num_rows += part.height
+        assert num_rows == ids.len(), f"{num_rows} of {ids.len()} examples are in the snapshot"
+        put_in_place(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def register(warehouse: Warehouse, origin: str, stage: Stage, job: SftJob, trained: Trained, seen: Seen) -> int:

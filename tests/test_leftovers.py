@@ -20,6 +20,7 @@ from dasd_resources.storage.leftovers import (
     sweep_checkpoints,
     sweep_owner_locks,
     sweep_spilled,
+    unfinished_beside,
 )
 from dasd_resources.storage.place import catalog_of
 from dasd_resources.storage.upkeep import Swept
@@ -91,6 +92,17 @@ def test_rows_and_pins_go_with_their_training(tmp_path: Path) -> None:
     assert pinned_snapshots(tmp_path) == {7}
     assert begun.exists()
     assert not ended.exists()
+
+
+def test_what_a_writer_of_rows_left_is_no_other_writers_and_goes_with_them(tmp_path: Path) -> None:
+    rows = tmp_path / "checkpoints" / "abc.rows.parquet"
+    rows.parent.mkdir()
+    left, others = unfinished_beside(rows), unfinished_beside(rows)
+    assert left != others
+    left.write_bytes(b"7")
+    grow_old(left, 2 * DAY)
+    assert pinned_snapshots(tmp_path) == set()
+    assert sweep_checkpoints(tmp_path, HOUR, DAY) == Swept(1, 1)
 
 
 def test_locks_of_the_dead_are_deleted(tmp_path: Path) -> None:

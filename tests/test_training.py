@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from conftest import Fake, Project, change
 
@@ -14,7 +16,7 @@ from dasd_assets.commands.run import RunFailed
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.checkpoints import current_checkpoints, registration_time, stage, trained_names
 from dasd_assets.rules.ids import checkpoint_id
-from dasd_assets.stage_training import Seen, Stage, register, training_version
+from dasd_assets.stage_training import Seen, Stage, _write_rows, register, seen_examples, training_version
 from dasd_resources.recipe import Recipe, load_recipe
 from dasd_resources.sft.checkpoint import Progress, Trained
 from dasd_resources.sft.trainer import SftJob
@@ -142,6 +144,29 @@ def test_what_is_trained_after_the_clock_was_set_back_is_of_the_chain(warehouse:
     with warehouse.commit("test") as transaction:
         assert registration_time(transaction, "demo", "t060") == tomorrow + timedelta(microseconds=2)
         assert registration_time(transaction, "demo", "t100") < tomorrow
+
+
+def test_two_runs_that_train_one_stage_may_write_its_rows_at_once(
+    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = {"example_id": "e", "input_ids": [1, 2], "labels": [-100, 2]}
+    key = {"recipe": "demo", "dataset": "t060", "policy": "das", "dataset_id": "d"}
+    with warehouse.commit("test") as transaction:
+        transaction.append_missing("sft_examples", pl.DataFrame([{**key, **example}]))
+    seen, file = seen_examples(warehouse, "demo", "t060"), tmp_path / "rows" / "c.rows.parquet"
+    file.parent.mkdir()
+    write = partial(_write_rows, warehouse, Stage(RECIPE, "t060", 1, "t060", "das", "S", "/S"), seen, file)
+
+    class Overtaken(pq.ParquetWriter):
+        def __init__(self, *args: object, **settings: object) -> None:
+            super().__init__(*args, **settings)
+            monkeypatch.undo()
+            write()
+
+    monkeypatch.setattr(pq, "ParquetWriter", Overtaken)
+    write()
+    assert list(file.parent.iterdir()) == [file]
+    assert pl.read_parquet(file).to_dicts() == [example]
 
 
 def test_other_recipes_have_their_own_chains(warehouse: Warehouse) -> None:

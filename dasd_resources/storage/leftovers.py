@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 from filelock import FileLock, Timeout
@@ -23,12 +24,16 @@ from dasd_resources.storage.upkeep import Swept
 PARTIAL, DOOMED, ROWS, SNAPSHOT = ".partial", ".deleting", ".rows.parquet", ".snapshot"
 
 
+def unfinished_beside(rows: Path) -> Path:
+    """Where to write what shall lie beside a training's rows, or be them: a name of one writer's, swept as rows are."""
+    return rows.with_name(rows.name.replace(".", f".{uuid4().hex}.", 1))
+
+
 def pin_snapshot(rows: Path, snapshot: int) -> Path:
     """Note beside a training's rows which snapshot they were read from: it is kept until the checkpoint names it."""
-    pin = rows.with_suffix(SNAPSHOT)
-    temporary = pin.with_suffix(f".{os.getpid()}")
-    temporary.write_text(str(snapshot))
-    return temporary.replace(pin)
+    unfinished = unfinished_beside(rows)
+    unfinished.write_text(str(snapshot))
+    return unfinished.replace(rows.with_suffix(SNAPSHOT))
 
 
 def pinned_snapshots(home: Path) -> set[int]:
