@@ -273,8 +273,8 @@ class OneProcess:
     def is_world_process_zero(self) -> bool:
         return True
 
-    def padding_share(self) -> float:
-        return 0.0
+    def gather_tokens(self) -> tuple[int, float]:
+        return 800, 0.0
 
 
 def test_between_two_points_the_pace_is_told_but_not_at_every_step(tmp_path: Path) -> None:
@@ -287,8 +287,12 @@ def test_between_two_points_the_pace_is_told_but_not_at_every_step(tmp_path: Pat
     reporter.on_step_end(args, TrainerState(global_step=7, max_steps=90), TrainerControl(should_log=True))
     reporter.on_step_end(args, TrainerState(global_step=8, max_steps=90), TrainerControl())
     reporter.on_step_end(args, TrainerState(global_step=9, max_steps=90), TrainerControl())
+    for step in (10, 11):
+        logs = [{"loss": 0.5, "learning_rate": 0.3}]
+        reporter.on_log(args, TrainerState(global_step=step, max_steps=90, log_history=logs), TrainerControl())
     told = [json.loads(line) for line in progress.read_text().splitlines()[1:]]
-    assert told == [asdict(Pace(5, 90, 3000)), asdict(Pace(8, 90, 3700))]
+    assert told[:2] == [asdict(Pace(5, 90, 3000)), asdict(Pace(8, 90, 3700))]
+    assert [(point["step"], point["tokens"]) for point in told[2:]] == [(10, 3800), (11, 4600)]
 
 
 @pytest.mark.parametrize(
@@ -759,7 +763,25 @@ def test_all_logits_at_once_give_the_loss_gradient_and_count_of_tiles(make_train
     (loss, gradient), (whole_loss, whole_gradient) = loss_and_gradient(tiles), loss_and_gradient(whole)
     assert whole_loss == pytest.approx(loss, abs=1e-6)
     torch.testing.assert_close(whole_gradient, gradient, rtol=0, atol=1e-6)
-    assert whole.num_tokens == tiles.num_tokens > 0
+    assert whole._total_train_tokens == tiles._total_train_tokens == whole.gather_tokens()[0] > 0
+
+
+def test_tokens_are_those_of_all_processes_whatever_trl_counts_where_an_epoch_ends(
+    make_trainer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_two(counts: torch.Tensor) -> torch.Tensor:
+        return torch.stack([counts, counts]).reshape(-1, *counts.shape[1:])
+
+    trainer = make_trainer(False)
+    monkeypatch.setattr(trainer.accelerator, "gather", of_two)
+    batch = next(iter(trainer.get_train_dataloader()))
+    num_tokens = int(batch["attention_mask"].sum())
+    monkeypatch.setattr(type(trainer.accelerator.gradient_state), "end_of_dataloader", True)
+    monkeypatch.setattr(type(trainer.accelerator.gradient_state), "remainder", 1)
+    trainer.training_step(trainer.model, batch, torch.tensor(1))
+    assert trainer._total_train_tokens == num_tokens
+    assert trainer.gather_tokens()[0] == 2 * num_tokens
+    assert trainer.gather_tokens()[0] == 0
 
 
 def test_all_logits_are_held_where_they_are_few() -> None:

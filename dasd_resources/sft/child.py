@@ -239,15 +239,15 @@ class StageTrainer(SFTTrainer):
 
     def __init__(self, *args: object, **settings: object) -> None:
         super().__init__(*args, **settings)
-        self.positions = [0, 0]  # of this process: with a token, and all
+        self.positions = [0, 0]  # of this process, since they were last gathered: with a token, and all
         self.trackers: list[Tracked] = []
         self.unproven: Training | None = None  # of a training that packs, until its first step
         self.holds_logits = False
 
     @property
     def num_tokens(self) -> int:
-        """Tokens seen by all processes, counted from 0 in a resumed run."""
-        return int(self._total_train_tokens)
+        """Tokens seen since they were last gathered, if each process saw as many as this one."""
+        return int(self.positions[0] * self.accelerator.num_processes)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | None = None
@@ -259,7 +259,7 @@ class StageTrainer(SFTTrainer):
         num_tokens = inputs["input_ids"].numel() if mask is None else int(mask.sum())
         self.positions[0] += num_tokens
         self.positions[1] += inputs["input_ids"].numel()
-        if self.holds_logits:  # TRL counts them in its own loss
+        if self.holds_logits:  # TRL counts them in its own loss, for trackers
             self._total_train_tokens += num_tokens
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
@@ -292,12 +292,15 @@ class StageTrainer(SFTTrainer):
             logprobs: torch.Tensor = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
         return logprobs
 
-    def padding_share(self) -> float:
-        """Of the positions that all processes computed since this was last asked, those that hold no token."""
+    def gather_tokens(self) -> tuple[int, float]:
+        """Tokens that all processes saw since this was last asked, and the share of positions that held none.
+
+        TRL counts none of some processes where an epoch ends.
+        """
         counts = torch.tensor([self.positions], device=self.accelerator.device)
         tokens, positions = self.accelerator.gather(counts).sum(dim=0).tolist()
         self.positions = [0, 0]
-        return 1 - tokens / positions if positions else 0.0
+        return tokens, 1 - tokens / positions if positions else 0.0
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Transformers', without a warm-up where there is one step: the first of a warm-up has the rate 0."""
@@ -320,18 +323,17 @@ class Reporter(TrainerCallback):
 
     def __init__(self, progress: Path, trainer: StageTrainer) -> None:
         self.progress, self.trainer = progress, trainer
-        self.tokens_before = 0
         self.last_written = 0.0  # when the last line was written
-        self.point, self.point_at = 0, 0.0  # tokens of this process's run at the last point, and when that was
+        self.tokens, self.point_at = 0, 0.0  # up to the last point, and when that was
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         state.save_steps = int(args.save_steps)  # a resumed training's state has those of before
         points = self.progress.read_text().splitlines()
-        self.tokens_before = json.loads(points[-1])["tokens"] if points else 0
+        self.tokens = json.loads(points[-1])["tokens"] if points else 0
         self.point_at = time.monotonic()
-        self._write(Pace(state.global_step, state.max_steps, self.tokens_before))
+        self._write(Pace(state.global_step, state.max_steps, self.tokens))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -341,7 +343,7 @@ class Reporter(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         control.should_log |= control.should_save
         if not control.should_log and time.monotonic() - self.last_written >= SECONDS_BETWEEN_LINES:
-            self._write(Pace(state.global_step, state.max_steps, self.tokens_before + self.trainer.num_tokens))
+            self._write(Pace(state.global_step, state.max_steps, self.tokens + self.trainer.num_tokens))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         control.should_log |= control.should_save
@@ -356,19 +358,21 @@ class Reporter(TrainerCallback):
                     f"the training has diverged: {measured} is {logs[measured]} at step {state.global_step} of "
                     f"{state.max_steps}; lower training.learning_rate, which is {args.learning_rate:g} here"
                 )
-        now, tokens = time.monotonic(), self.trainer.num_tokens
+        now = time.monotonic()
+        tokens, padding_share = self.trainer.gather_tokens()
+        self.tokens += tokens
         point = Progress(
             step=state.global_step,
             num_steps=state.max_steps,
             loss=logs["loss"],
             learning_rate=logs["learning_rate"],
-            tokens=self.tokens_before + tokens,
+            tokens=self.tokens,
             grad_norm=logs.get("grad_norm"),
-            padding_share=self.trainer.padding_share(),
-            tokens_per_second=(tokens - self.point) / (now - self.point_at),
+            padding_share=padding_share,
+            tokens_per_second=tokens / (now - self.point_at),
             time=time.time(),
         )
-        self.point, self.point_at = tokens, now
+        self.point_at = now
         self._write(point)
 
     def _write(self, reading: Progress | Pace) -> None:
