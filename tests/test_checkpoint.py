@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from dasd_resources.content_hash import content_hash
-from dasd_resources.sft.checkpoint import CheckpointError, Progress, flush, publish, published, put_in_place
+from dasd_resources.sft.checkpoint import (
+    CheckpointError,
+    Progress,
+    flush,
+    publish,
+    published,
+    put_in_place,
+    seconds_trained,
+)
 
 RECORD = {"checkpoint_id": "c1", "seconds": 1.5, "num_steps": 2, "num_samples": 3, "num_bins": 3, "parent": "c0"}
 LOSSES = [Progress(1, 2, 0.5, 0.1, 10), Progress(2, 2, 0.25, 0.0, 20)]
@@ -26,6 +34,12 @@ def test_publishing_moves_weights_losses_and_record(tmp_path: Path) -> None:
     assert (trained.losses, trained.num_steps, trained.num_samples, trained.seconds) == (LOSSES, 2, 3, 1.5)
     assert json.loads((tmp_path / "c1" / "dasd.json").read_text())["parent"] == "c0"
     assert published(tmp_path / "c1", "c1") == trained
+
+
+def test_seconds_are_those_of_steps_and_not_of_what_lay_between_attempts() -> None:
+    night = Progress(2, 2, 0.25, 0.0, 40, tokens_per_second=15.0, time=50_000.0)
+    points = [Progress(1, 2, 0.5, 0.1, 10, tokens_per_second=5.0, time=2.0), night]
+    assert (seconds_trained(points), seconds_trained(points[1:], 10), seconds_trained(LOSSES)) == (4.0, 2.0, 0)
 
 
 def test_pickles_are_not_published(tmp_path: Path) -> None:

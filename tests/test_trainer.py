@@ -75,6 +75,7 @@ from dasd_resources.sft.trainer import (
     TrainingError,
     _environment,
     _interrupt,
+    _points,
     check_rows,
     train,
 )
@@ -389,6 +390,8 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
         kept = sum((state.parent / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
         assert kept == pytest.approx(STATE_BYTES * count_weights(job.model), rel=0.1)
         os.utime(state.parent, (time.time() + 3600,) * 2)  # as if the clock had been set back since
+    slow = [asdict(replace(point, tokens_per_second=0.5)) for point in _points(job.partial)]
+    (job.partial / "progress.jsonl").write_text("".join(json.dumps(point) + "\n" for point in slow))
     saved = set[str]()
 
     def look(reading: Reading) -> None:
@@ -402,6 +405,7 @@ def test_a_killed_child_is_resumed_and_ends_as_if_undisturbed(
     assert isinstance(begun, Pace) and 10 <= begun.step < 60 and begun.step % 5 == 0
     assert first.step == begun.step + 1 and first.tokens > begun.tokens > 0
     assert "checkpoint-56" in saved and "checkpoint-55" not in saved
+    assert 0 < trained.seconds - 2 * begun.tokens < 300
     assert trained.losses == stage1[0].losses
     assert trained.content_hash == stage1[0].content_hash
     assert [event.step for event in events_in(trained.path / EVENTS)] == [0, *range(1, 61)]

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dasd_assets.records.plots import labelled_axes, with_legend
-from dasd_resources.sft.checkpoint import Progress
+from dasd_resources.sft.checkpoint import Progress, seconds_trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,8 +48,10 @@ def throughput(points: Sequence[Progress]) -> dict[str, float]:
     They are of the steps alone: not of loading the model, nor of what a killed process did after its last save.
     """
     tokens = [b - a for a, b in pairwise([0, *(point.tokens for point in points)])]
-    seconds = [n / p.tokens_per_second for n, p in zip(tokens, points, strict=True) if p.tokens_per_second]
     positions = [n / (1 - p.padding_share) for n, p in zip(tokens, points, strict=True) if p.padding_share is not None]
-    if len(seconds) < len(points) or len(positions) < len(points):
+    if not all(point.tokens_per_second for point in points) or len(positions) < len(points):
         return {}
-    return {"tokens_per_second": sum(tokens) / sum(seconds), "padding_share": 1 - sum(tokens) / sum(positions)}
+    return {
+        "tokens_per_second": sum(tokens) / seconds_trained(points),
+        "padding_share": 1 - sum(tokens) / sum(positions),
+    }

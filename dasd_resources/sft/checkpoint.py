@@ -62,8 +62,8 @@ class Progress:
 class Trained:
     """A published checkpoint; `content_hash` is that of its weights, config and tokenizer, whatever made them.
 
-    `num_bins` is `num_samples` without packing; `seconds` are those of the run that completed it. trackers: of those
-    that were reported to, name -> "ok", or how it failed.
+    `num_bins` is `num_samples` without packing; `seconds` are those of the last attempt and of what it went on from.
+    trackers: of those that were reported to, name -> "ok", or how it failed.
     """
 
     path: Path
@@ -82,6 +82,16 @@ class Trained:
         losses = [Progress(**point) for point in json.loads((path / LOSSES).read_text())]
         kept = {key: record[key] for key in ("content_hash", "seconds", "num_steps", "num_samples", "num_bins")}
         return cls(path=path, losses=losses, trackers=record.get("trackers", {}), **kept)
+
+
+def seconds_trained(points: Sequence[Progress], tokens: int = 0) -> float:
+    """Seconds of the steps up to the last point, whatever lay between attempts; those not measured are left out.
+
+    tokens: seen before the steps of the first point.
+    """
+    befores = (tokens, *(point.tokens for point in points))
+    measured = [(p.tokens - before, p.tokens_per_second) for before, p in zip(befores, points, strict=False)]
+    return sum(num / pace for num, pace in measured if pace)
 
 
 def publish(weights: Path, destination: Path, record: Mapping[str, object], losses: Sequence[Progress]) -> Trained:

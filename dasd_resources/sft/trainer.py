@@ -39,6 +39,7 @@ from dasd_resources.sft.checkpoint import (
     publish,
     published,
     saved_epochs,
+    seconds_trained,
 )
 from dasd_resources.sft.environment import CHILD_ENVIRONMENT
 from dasd_resources.sft.events import add_point, events
@@ -97,7 +98,7 @@ def train(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Traine
         if trained is None:
             num_samples = check_rows(job.rows, job.training.max_length)
             resume = _prepare(job)
-            started = time.monotonic()
+            started, before = time.monotonic(), seconds_trained(_points(job.partial))
             with events(job.partial / EVENTS, _points(job.partial)) as curves:
 
                 def reported(reading: Progress | Pace) -> None:
@@ -107,7 +108,8 @@ def train(job: SftJob, on_progress: Callable[[Progress | Pace], None]) -> Traine
 
                 _run_child(job, resume, lock, reported)
             counts = {**json.loads((job.partial / "result.json").read_text()), "num_samples": num_samples}
-            record = {**job.record, "checkpoint_id": job.checkpoint_id, "seconds": time.monotonic() - started, **counts}
+            seconds = before + time.monotonic() - started
+            record = {**job.record, "checkpoint_id": job.checkpoint_id, "seconds": seconds, **counts}
             _publish_epochs(job, record)
             trained = _publish(job.partial / "weights", job.destination, record, _points(job.partial))
         shutil.rmtree(job.partial, ignore_errors=True)

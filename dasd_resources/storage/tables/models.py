@@ -79,7 +79,7 @@ CHECKPOINTS = Table(
         Column("training_version", "VARCHAR", "Hash of code and settings of the training.", nullable=True),
         Column("num_examples", "BIGINT", "Examples trained on.", ("sft_examples.example_id",), nullable=True),
         Column("num_steps", "BIGINT", "Optimiser steps.", nullable=True),
-        Column("seconds", "DOUBLE", "Time the training took.", nullable=True),
+        Column("seconds", "DOUBLE", "Time the training took, without steps that a kill undid.", nullable=True),
         Column("final_loss", "DOUBLE", "Training loss at the last step, nats per token.", _TRAINED, nullable=True),
         Column("materialized_at", TIME, "When it was registered."),
         Column("recipe_document", "VARCHAR", "The recipe it was trained by, as JSON.", nullable=True),
