@@ -17,7 +17,7 @@ from conftest import Fake, Project, change, fake_engines, prompt_rows
 from filelock import FileLock
 
 from dasd_assets.cli import main
-from dasd_assets.commands.pilot import FOLDER, NAME, Pilot, key_of, pass_seconds, run_pilot, scaled_to
+from dasd_assets.commands.pilot import FOLDER, NAME, Pilot, key_of, pass_seconds, run_pilot, scaled_to, training_pace
 from dasd_assets.commands.pilot_files import draw, smaller
 from dasd_assets.commands.plan import landed_prompts, scope_of
 from dasd_assets.plan.assumptions import assumed
@@ -42,6 +42,7 @@ from dasd_resources.inference.kept_loaded import LOCK, WANTED
 from dasd_resources.inference.model_files import find_model
 from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.recipe import Model, Recipe, Training, load_recipe
+from dasd_resources.sft.checkpoint import Progress
 from dasd_resources.storage.upkeep import table_sizes
 
 NUM_PILOT = 9  # of the 15 questions of `finished`
@@ -224,6 +225,15 @@ def test_a_pass_that_was_interrupted_has_the_seconds_of_all_stages_that_it_finis
     before = {"prompts": 5.0, "training": 8.0}
     second = pass_seconds({**before, "report": 4.0}, before, [first], wall=6.0)
     assert second == {"prompts": 3.0, "report": 4.0, BETWEEN: 2.0}
+
+
+def test_the_pace_of_a_training_that_was_interrupted_does_not_count_the_night() -> None:
+    points = [Progress(1, 3, 0.5, 0.1, 100, tokens_per_second=1.0, time=100.0)]
+    points += [Progress(2, 3, 0.5, 0.1, 300, tokens_per_second=100.0, time=102.0)]
+    points += [Progress(3, 3, 0.5, 0.1, 800, tokens_per_second=125.0, time=50_000.0)]
+    assert training_pace(points) == Pace(700, 6.0)
+    assert training_pace(points[:1]) is None
+    assert training_pace([*points[:2], replace(points[2], tokens_per_second=None)]) is None
 
 
 def test_a_pilot_asks_each_question_a_few_times(tiny: Recipe, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from dasd_resources.inference.engines import Engines
 from dasd_resources.inference.kept_loaded import make_room
 from dasd_resources.landing.prompt_files import Prompt
 from dasd_resources.recipe import Recipe
-from dasd_resources.sft.checkpoint import Trained
+from dasd_resources.sft.checkpoint import Progress, Trained, seconds_trained
 from dasd_resources.sft.trainer import train as train_in_child
 from dasd_resources.storage.warehouse import Warehouse
 from dasd_resources.whole_files import write_whole
@@ -209,16 +209,18 @@ def pass_seconds(
 
 
 def _paces(warehouse: Warehouse, recipe: Recipe) -> dict[str, Pace]:
-    """Training asset -> what its loss curve says of its pace; its first point, with the child's start, is left out."""
-    paces = dict[str, Pace]()
-    for row in current_checkpoints(warehouse, recipe).filter(pl.col("dataset").is_not_null()).iter_rows(named=True):
-        points = Trained.load(warehouse.folder(row["path"])).losses
-        times = [point.time for point in points if point.time is not None]
-        if len(points) == len(times) > 1:
-            tokens, seconds = points[-1].tokens - points[0].tokens, times[-1] - times[0]
-            if tokens > 0 and seconds > 0:
-                paces[checkpoint_asset(row["name"])] = Pace(tokens, seconds)
-    return paces
+    """Training asset -> what its loss curve says of its pace, where it says it."""
+    trained = current_checkpoints(warehouse, recipe).filter(pl.col("dataset").is_not_null()).iter_rows(named=True)
+    paces = {row["name"]: training_pace(Trained.load(warehouse.folder(row["path"])).losses) for row in trained}
+    return {checkpoint_asset(name): pace for name, pace in paces.items() if pace}
+
+
+def training_pace(points: Sequence[Progress]) -> Pace | None:
+    """The pace after the first point, with which the child starts; of a training that was interrupted, of its steps."""
+    if not points[1:] or not all(point.tokens_per_second for point in points[1:]):
+        return None
+    before = points[0].tokens
+    return Pace(points[-1].tokens - before, seconds_trained(points[1:], before))
 
 
 def step_seconds(instance: dg.DagsterInstance) -> dict[str, float]:
