@@ -17,12 +17,12 @@ from math_verify import parse
 from math_verify import verify as math_verify
 from results import against, table
 
+from dasd_resources.machine import num_cores
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION, verify
 from dasd_resources.verifiers.in_order import in_order
 from dasd_resources.verifiers.judgement import Asked
 from dasd_resources.verifiers.math_text import words
 from dasd_resources.verifiers.verdict_cache import VERDICTS
-from dasd_resources.verifiers.worker_pool import num_cores
 
 PAIRS = Path(__file__).parents[1] / "tests" / "data" / "verifiers" / "math_pairs.json"
 NUM_PAIRS = 300

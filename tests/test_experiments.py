@@ -60,7 +60,7 @@ from dasd_assets.experiments.pages import OF_ANOTHER_HOME, write_pages
 from dasd_assets.experiments.report_tables import trait_table
 from dasd_assets.experiments.result_table import Results, compared_arms
 from dasd_assets.experiments.sentences_by_work import sentences_by_work, shares_by_work
-from dasd_assets.experiments.side_by_side import side_by_side
+from dasd_assets.experiments.side_by_side import Places, places, side_by_side
 from dasd_assets.experiments.ways import ways_answered, ways_shown
 from dasd_assets.experiments.wording import stage_text
 from dasd_assets.records.code_versions import MADE_WITH
@@ -415,6 +415,23 @@ def test_a_child_is_trained_after_its_parent_and_nothing_begins_after_a_failure(
     with pytest.raises(ValueError, match="a"):
         side_by_side({"a": "", "b": "a", "c": "b"}, fail, 2)
     assert begun == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("num_weights", "free", "expected"),
+    [
+        (250_000, 24 * 10**9, Places(4, 1)),
+        (10**9, 40 * 10**9, Places(2, 2)),
+        (10**9, 10**9, Places(1, 4)),
+    ],
+)
+def test_no_more_are_trained_at_once_than_the_memory_holds(
+    tiny: Recipe, monkeypatch: pytest.MonkeyPatch, num_weights: int, free: int, expected: Places
+) -> None:
+    stubs = {"visible_gpus": [], "count_weights": num_weights, "free_memory": free, "num_cores": 4}
+    for name, value in stubs.items():
+        monkeypatch.setattr(f"dasd_assets.experiments.side_by_side.{name}", lambda *_, value=value: value)
+    assert places(tiny) == expected
 
 
 def test_the_longest_chain_begins_first() -> None:

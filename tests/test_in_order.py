@@ -5,8 +5,8 @@ from threading import Barrier, Event
 
 import pytest
 
+from dasd_resources.machine import num_cores
 from dasd_resources.verifiers.in_order import AHEAD, in_order
-from dasd_resources.verifiers.worker_pool import num_cores
 
 
 def test_results_come_in_the_order_of_the_items_though_the_last_is_done_first() -> None:

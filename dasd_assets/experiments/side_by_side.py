@@ -1,17 +1,21 @@
-"""Trainings and evaluations side by side: as many processes as the cores allow, each with its share of the threads.
+"""Trainings and evaluations side by side: as many processes as cores and memory allow, each with its share of threads.
 
 A small model cannot use a second core: a step of 0.2 M parameters is over before its threads have met. Each training
 is a process anyway (`sft/trainer.py`), here one that is forked (`sft/forked.py`), and models that are asked have some
 (`inference/engine_processes.py`); threads here only wait for theirs.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from dasd_resources.inference.gpus import visible_gpus
-from dasd_resources.recipe import Recipe
+from dasd_resources.inference.model_files import count_weights, find_model
+from dasd_resources.machine import free_memory, num_cores
+from dasd_resources.recipe import Recipe, RecipeError
+
+WEIGHT_BYTES = 16  # of a training: a weight, its gradient and AdamW's two moments, in float32
+OTHER_BYTES = 2**30  # of activations, logits and libraries: the demo's student takes up to 912 MB in all
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,19 @@ class Places:
 
 
 def places(recipe: Recipe) -> Places:
-    """One a core, each of one thread; one at a time where it has GPUs, or is divided among processes."""
+    """One a core, if the memory holds so many; one at a time where it has GPUs, or is divided among processes."""
     if recipe.training.launcher or recipe.training.strategy or visible_gpus():
         return Places(1, None)
-    return Places(len(os.sched_getaffinity(0)), 1)
+    held = free_memory() // (OTHER_BYTES + WEIGHT_BYTES * _num_weights(recipe))
+    num_at_once = max(min(num_cores(), held), 1)
+    return Places(num_at_once, num_cores() // num_at_once)
+
+
+def _num_weights(recipe: Recipe) -> int:
+    try:
+        return count_weights(find_model(recipe.student.model, "student.model"))
+    except RecipeError:  # it is not here; whoever needs it says so
+        return 0
 
 
 def side_by_side(parents: Mapping[str, str], work: Callable[[str], None], num_at_once: int) -> None:

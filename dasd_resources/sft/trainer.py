@@ -26,6 +26,7 @@ import polars as pl
 
 from dasd_resources.content_hash import file_hash
 from dasd_resources.interruption import at_interruption, begin
+from dasd_resources.machine import num_cores
 from dasd_resources.recipe import Training
 from dasd_resources.recipe.parts import deciding
 from dasd_resources.sft.checkpoint import (
@@ -283,7 +284,7 @@ def _environment(job: SftJob) -> dict[str, str]:
 
     They are all CPUs' threads, and the time that an interrupted save has here.
     """
-    threads = len(os.sched_getaffinity(0)) // (job.training.gpus_per_node or 1)
+    threads = num_cores() // (job.training.gpus_per_node or 1)
     defaults = {
         "OMP_NUM_THREADS": str(max(threads, 1)),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(int(SAVING_SECONDS)),  # or 30

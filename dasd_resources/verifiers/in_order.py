@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from dasd_resources.verifiers.worker_pool import num_cores
+from dasd_resources.machine import num_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

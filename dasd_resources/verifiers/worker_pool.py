@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 
+from dasd_resources.machine import num_cores
+
 ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}  # all that a child is given
 MAX_REPLY_BYTES = 1_000_000
 
@@ -98,7 +100,7 @@ class WorkerPool:
     script: Path
     arguments: tuple[str, ...]
     seconds: float
-    size: int = field(default_factory=lambda: num_cores())
+    size: int = field(default_factory=num_cores)
     _idle: list[Worker] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
 
@@ -145,8 +147,3 @@ class WorkerPool:
         # the caller's does not: sympy and a parser's tables would take seconds of each child.
         flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
         return Worker([sys.executable, *flags, str(self.script), *self.arguments])
-
-
-def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
