@@ -234,9 +234,21 @@ def nothing_drawn() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def nothing_warned() -> Iterator[None]:
+    """Definitions without the checks that only warn: to make these is a fifth of a batch's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dasd_assets.checks.build", lambda recipe: [])
+        yield
+
+
 @dataclass
 class Project:
-    """A home with a recipe and a fake behind it; `run` is `dasd run`. draws: the web UI's pictures, too."""
+    """A home with a recipe and a fake behind it; `run` is `dasd run`.
+
+    draws: the web UI's pictures, too. warns: the checks that only warn, too; the benches have them, tests where they
+    look at them.
+    """
 
     home: Path
     recipe: Recipe
@@ -244,6 +256,7 @@ class Project:
     said: list[str] = field(default_factory=list)
     stages: Sequence[Stage] = STAGES
     draws: bool = False
+    warns: bool = "PYTEST_VERSION" not in os.environ
 
     @property
     def engines(self) -> Engines:
@@ -252,7 +265,9 @@ class Project:
     @property
     def definitions(self) -> dg.Definitions:
         loggers = dg.Definitions(loggers={"console": silent_log})
-        built = build_definitions(self.recipe, self.home, self.engines, self.fake.train, self.warehouse, self.stages)
+        given = (self.recipe, self.home, self.engines, self.fake.train, self.warehouse, self.stages)
+        with nullcontext() if self.warns else nothing_warned():
+            built = build_definitions(*given)
         return dg.Definitions.merge(built, loggers)
 
     @property
@@ -536,7 +551,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, common: Path, tiny: Recip
 
     One process makes it, the others get a copy, of a copy that nobody has opened.
     """
-    project = Project(tmp_path_factory.mktemp("finished") / "home", tiny, draws=True)
+    project = Project(tmp_path_factory.mktemp("finished") / "home", tiny, draws=True, warns=True)
     kept = common / "finished"
     with FileLock(common / "finished.lock"):
         if kept.exists():

@@ -226,7 +226,7 @@ def test_checks_run_with_their_batch_and_warn(spoilt: Project) -> None:
     """One step evaluates the checks of what was materialized, for its batch, and no failed check fails the run."""
     with spoilt.instance() as instance:
         look = scope(spoilt, limited(spoilt, STRICT))
-        definitions = replace(spoilt, recipe=look.recipe).definitions
+        definitions = replace(spoilt, recipe=look.recipe, warns=True).definitions
         result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey("sentence_types"), dg.AssetKey("response_scores")],
@@ -241,6 +241,7 @@ def test_checks_run_with_their_batch_and_warn(spoilt: Project) -> None:
 
 def test_without_a_batch_they_say_what_to_do_and_no_gate_moves(copy: Project) -> None:
     """As by "Execute all" in the web UI, which names no batch."""
+    copy.warns = True
     asset = dg.AssetKey("student_logprobs")
     with copy.instance() as instance:
         job = copy.definitions.resolve_implicit_global_asset_job_def()

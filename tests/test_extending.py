@@ -21,7 +21,7 @@ from test_engine_catalogue import on_engine
 
 from dasd_assets.audit.verify import verify
 from dasd_assets.commands.summary import summary
-from dasd_assets.definitions import STAGES
+from dasd_assets.definitions import STAGES, Stage
 from dasd_assets.mixed_policy.continuations import current_continuations
 from dasd_assets.records.partitions import batches
 from dasd_assets.rules.filters.catalogue import FILTERS, required_filters
@@ -37,6 +37,7 @@ from dasd_resources.verifiers.final_answer import compare_final_answer
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 JUDGED = ("response_verdicts", "continuation_verdicts")
+EXTENDED: list[Stage] = [*STAGES, response_lengths]
 FILTER, SCORE, TABLE, ENGINE = "brevity", "max_probability_token", "response_lengths", "chain_sums"
 
 
@@ -61,7 +62,7 @@ def before(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def added(before: Project, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A copy of that home, brought up to date with it."""
     recipe = change(before.recipe, "selection.score", SCORE)
-    project = Project(tmp_path_factory.mktemp("added") / "home", recipe, stages=[*STAGES, response_lengths])
+    project = Project(tmp_path_factory.mktemp("added") / "home", recipe, stages=EXTENDED, warns=True)
     shutil.copytree(before.home, project.home)
     project.run()
     return Run(project, project.materialized)
@@ -72,7 +73,7 @@ def begun(before: Project, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An empty home, with all of it from the beginning: three temperatures, and every model on the added engine."""
     recipe = on_engine(change(before.recipe, "selection.score", SCORE))
     recipe = change(recipe, "generation.temperatures", [0.6, 0.8, 1.0])
-    project = RealProject(tmp_path_factory.mktemp("begun"), recipe, stages=[*STAGES, response_lengths])
+    project = RealProject(tmp_path_factory.mktemp("begun"), recipe, stages=EXTENDED, warns=True)
     project.land("a.jsonl", [{**row, "verifier": "items"} for row in prompt_rows(0, 9)])
     project.run()
     return Run(project, project.materialized)

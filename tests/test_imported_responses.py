@@ -85,8 +85,9 @@ def test_a_home_without_a_teacher_scores_and_selects_as_the_one_that_generated(
     project: Project, finished: Project, rows: list[dict[str, object]]
 ) -> None:
     # One file has the responses of one temperature with their logprobs, another the texts of the other, to questions
-    # that the first has landed; their logprobs are in the last.
+    # that the first has landed; their logprobs are in the last. The checks that warn can read them, too.
     absent(project)
+    project.warns = True
     low, high = ([row for row in rows if row["temperature"] == t] for t in (0.6, 1.0))
     land(project, "a.jsonl", low)
     land(project, "b.jsonl", texts_of(high))

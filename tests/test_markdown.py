@@ -121,7 +121,8 @@ def markdown_of(project: Project) -> Iterator[tuple[str, str]]:
 
 def test_all_markdown_of_a_home_holds_what_others_wrote_as_code(project: Project) -> None:
     project.land(NAME, [*hostile_rows(BAIT), *malformed_rows(BAIT)])
-    unfriendly = UnfriendlyProject(project.home, change(project.recipe, "generation.max_tokens", 900))
+    recipe = change(project.recipe, "generation.max_tokens", 900)
+    unfriendly = UnfriendlyProject(project.home, recipe, warns=True)
     unfriendly.fake.fails = lambda request_id: request_id[-1] in "048"
     unfriendly.materialize("held_out_questions,prompts,teacher_generations_t060")
     found = list(markdown_of(unfriendly))

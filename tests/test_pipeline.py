@@ -439,6 +439,7 @@ def skips(project: Project) -> list[tuple[str, str]]:
 @pytest.mark.drill
 def test_an_empty_dataset_skips_its_own_stage_and_no_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.land("a.jsonl", prompt_rows(0, 6))
+    project.warns = True
     project.fake.silent_at = 0.6  # where continuations are sampled, too
     project.run()
     assert names_and_parents(project) == [("teacher", None), ("student", None), ("t100", "student")]
@@ -466,6 +467,7 @@ def test_an_empty_dataset_skips_its_own_stage_and_no_other(project: Project, mon
 
 def test_where_the_last_dataset_is_empty_nothing_is_rolled_out(project: Project, lean: Recipe) -> None:
     project.recipe = lean
+    project.warns = True
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.silent_at = 1.0
     project.run()

@@ -124,6 +124,7 @@ def test_no_secret_of_the_environment_reaches_anything_that_is_kept(
     """Runs with keys in the environment, a server that repeats its key, a failed run: every file, cell and log."""
     for name in ("OPENAI_API_KEY", "HF_TOKEN", "TEACHER_KEY", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, KEY)
+    project.warns = True  # checks quote reasons
     project.land("a.jsonl", prompt_rows(0, 6))
     project.fake.fails = lambda request_id: request_id.startswith("0")
     project.materialize("*checkpoint_t060")
@@ -133,7 +134,7 @@ def test_no_secret_of_the_environment_reaches_anything_that_is_kept(
         project.materialize("held_out_questions,prompts,teacher_generations_t060")
     stub = Stub(Chat.load(Path(project.recipe.teacher.model), project.recipe.teacher), refuse_some)
     with listening(stub) as url:
-        served = ServedProject(project.home, served_teacher(project.recipe, url))
+        served = ServedProject(project.home, served_teacher(project.recipe, url), warns=True)
         served.materialize("teacher_model,teacher_generations_t060")
     assert {request.headers["authorization"] for request in stub.requests} == {f"Bearer {KEY}"}
     assert served.read("SELECT count(*) FROM failed_requests WHERE contains(reason, '400')").item() > 0

@@ -138,7 +138,7 @@ class Counting(Project):
 def test_on_its_way_to_the_dataset_every_text_is_tokenised_once(project: Project) -> None:
     """By the student alone, over a whole run with its checks; and what lands later does not repeat it."""
     recipe = change(project.recipe, "provenance", None)  # the answers' texts are on no way to a dataset
-    counting = Counting(project.home, recipe, project.fake)
+    counting = Counting(project.home, recipe, project.fake, warns=True)
     counting.land("a.jsonl", prompt_rows(0, 6))
     counting.run()
     assert counting.count("continuation_tokens") > 0

@@ -127,7 +127,7 @@ def unfriendly_home(folder: Path, recipe: Recipe, bait: str) -> UnfriendlyProjec
         "evaluation.benchmarks": [{"name": "held_out", "path": str(held_out), "max_tokens": 900}],
     }.items():
         recipe = change(recipe, path, value)
-    project = UnfriendlyProject(folder / "home", recipe)
+    project = UnfriendlyProject(folder / "home", recipe, warns=True)
     project.bait = bait
     project.land(NAME, [*hostile_rows(bait), *malformed_rows(bait)])
     project.fake.fails = lambda request_id: request_id[-1] in "048"
