@@ -480,7 +480,9 @@ def no_dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all processes of this session of tests."""
+    """One folder for all processes of this session of tests, or of all sessions that DASD_TESTS names one for."""
+    if folder := os.environ.get("DASD_TESTS"):
+        return Path(folder)
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
