@@ -5,6 +5,8 @@ import gc
 import io
 import json
 import logging
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import re
 import shutil
@@ -17,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from random import Random
 
@@ -372,6 +375,22 @@ def silent_log(init_context: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("silent")
     logger.addHandler(logging.NullHandler())
     return logger
+
+
+@cache
+def forkserver() -> ForkServerContext:
+    """What forks processes that have the slow imports done; a process has one such server, for all of its tests.
+
+    Python 3.11 hands it no path of ours, and passes over what it cannot import there.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["dasd_assets.definitions", "conftest", "dasd_resources.inference.transformers_engine"]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        multiprocessing.forkserver.ensure_running()
+    return context
 
 
 def change(recipe: Recipe, path: str, value: object) -> Recipe:

@@ -1,6 +1,5 @@
 """A command that loads a model takes a slot of the pool of every engine step, waits for it, and gives it back."""
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import Project
+from conftest import Project, forkserver
 
 from dasd_assets.commands.engine_slot import with_engine
 from dasd_assets.records.declaration import ENGINE_POOL
@@ -67,7 +66,7 @@ def work_and_die(home: Path, recipe: Recipe) -> None:
 
 
 def test_what_a_killed_one_has_is_given_back(project: Project) -> None:
-    killed = multiprocessing.get_context("forkserver").Process(target=work_and_die, args=(project.home, project.recipe))
+    killed = forkserver().Process(target=work_and_die, args=(project.home, project.recipe))
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL

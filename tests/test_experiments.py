@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -17,7 +16,7 @@ from typing import cast
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Fake, Project, change, nothing_drawn, silent_log
+from conftest import Fake, Project, change, forkserver, nothing_drawn, silent_log
 from reached import versions_reached
 from test_declarations import rule_constants
 
@@ -310,7 +309,7 @@ def run_and_die(home: Path, recipe: Recipe) -> None:
 
 
 def test_an_experiment_that_was_killed_goes_on(copy: Project) -> None:
-    killed = multiprocessing.get_context("forkserver").Process(target=run_and_die, args=(copy.home, copy.recipe))
+    killed = forkserver().Process(target=run_and_die, args=(copy.home, copy.recipe))
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL

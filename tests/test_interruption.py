@@ -1,6 +1,5 @@
 """Signals at any moment of a command: it ends at once with one sentence, and the next run goes on from there."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ import interrupted_run
 import psutil
 import pytest
 import yaml
-from conftest import Project, change, prompt_rows
+from conftest import Project, change, forkserver, prompt_rows
 from reliability import record
 from test_drill import differences, tables
 
@@ -31,8 +30,6 @@ from dasd_resources.recipe import Recipe
 
 NUM_PROMPTS = 2
 SENTENCE = f"dasd: {INTERRUPTED['run']}"
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["dasd_assets.definitions", "interrupted_run"])
 BEGINNING = """
 import os, signal, subprocess, sys, threading, time
 from dasd_resources.interruption import at_interruption, begin, interruptible
@@ -186,7 +183,7 @@ def test_a_generation_that_is_interrupted_keeps_what_was_finished(project: Proje
     project.land("a.jsonl", prompt_rows(0, 2))
     recipe, output, waits = tmp_path / "recipe.yaml", tmp_path / "output", project.home / "waits"
     recipe.write_text(yaml.safe_dump(project.recipe.model_dump(mode="json")))
-    process = PROCESSES.Process(target=interrupted_run.generate, args=(project.home, recipe, output))
+    process = forkserver().Process(target=interrupted_run.generate, args=(project.home, recipe, output))
     process.start()
     while not waits.exists():
         assert process.is_alive()
@@ -228,7 +225,7 @@ class Trial:
         recipe = self.folder / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(self.project.recipe.model_dump(mode="json")))
         arguments = (self.project.home, recipe, self.output, self.trains)
-        process = PROCESSES.Process(target=interrupted_run.main, args=arguments)
+        process = forkserver().Process(target=interrupted_run.main, args=arguments)
         process.start()
         while not self.output.exists():
             assert process.is_alive()

@@ -1,6 +1,5 @@
 """The ledger under kill -9: real engines, a process that dies at any moment, and a count of what was done twice."""
 
-import multiprocessing
 import signal
 import time
 from collections import Counter
@@ -12,13 +11,11 @@ from random import Random
 import counting_run
 import pytest
 import yaml
-from conftest import Project, change, prompt_rows
+from conftest import Project, change, forkserver, prompt_rows
 from reliability import record
 
 from dasd_resources.storage.ledger import Ledger
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["dasd_assets.definitions", "dasd_resources.inference.transformers_engine"])
 ASSETS = ["teacher_model", "student_model", "prompts", "teacher_generations_t060", "student_tokens"]
 SELECTION = ",".join([*ASSETS, "response_verdicts", "student_logprobs"])
 TABLES = {"generated": "responses", "scored": "student_logprobs"}
@@ -40,7 +37,7 @@ class Drill:
     def start(self) -> ForkServerProcess:
         recipe = self.folder / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(self.project.recipe.model_dump(mode="json")))
-        child = PROCESSES.Process(target=counting_run.main, args=(self.project.home, recipe, SELECTION, self.log))
+        child = forkserver().Process(target=counting_run.main, args=(self.project.home, recipe, SELECTION, self.log))
         child.start()
         return child
 

@@ -1,6 +1,5 @@
 """Batches in rounds under kill -9: within making and within checking, and between the two, also where rows fail."""
 
-import multiprocessing
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from random import Random
 import pytest
 import rounds_run
 import yaml
-from conftest import Project, prompt_rows
+from conftest import Project, forkserver, prompt_rows
 from rounds_run import Events
 from test_drill import differences, tables
 from test_engine_catalogue import on_engine, slow_to_load
@@ -17,8 +16,6 @@ from test_engine_catalogue import on_engine, slow_to_load
 from dasd_assets.records.quarantine import quarantine
 from dasd_resources.recipe import Recipe
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["dasd_assets.definitions", "rounds_run"])
 NUM_BATCHES, NUM_QUESTIONS = 2, 3
 NUM_RESPONSES = NUM_BATCHES * NUM_QUESTIONS * 2 * 2  # candidates, temperatures
 
@@ -46,7 +43,7 @@ class Drill:
 
     def kill(self, home: Path, at: str, number: int) -> bool:
         """Whether a run was killed: it may have ended before."""
-        child = PROCESSES.Process(target=rounds_run.main, args=(home, self.file, self.fails, self.end, at, number))
+        child = forkserver().Process(target=rounds_run.main, args=(home, self.file, self.fails, self.end, at, number))
         child.start()
         child.join()
         assert child.exitcode in (0, -signal.SIGKILL)
