@@ -314,7 +314,8 @@ def test_where_constraints_change_stored_answers_are_judged_again_and_no_model_i
         assert (row["num_answers"], row["accuracy"]) == (2, accuracy)
         assert set(figures(project, "elsewhere/model").values()) == {accuracy}
         assert (len(project.fake.generated), project.count("evaluations")) == (2, num_verdicts)
-        assert list(verify(project.warehouse)) == []
+        assert project.faults("evaluations") == []
+    assert list(verify(project.warehouse)) == []
 
 
 def figures(project: Project, name: str) -> dict[str, float]:

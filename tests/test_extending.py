@@ -185,7 +185,8 @@ def test_what_a_removed_entry_left_is_counted_not_accused(added: Run) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(FILTERS, FILTER)
         patch.delitem(SCORES, SCORE)
-        assert [str(fault) for fault in verify(project.warehouse, say=said.append)] == []
+        titles = (*JUDGED, "types and scores", "selected scores")
+        assert project.faults(*titles, say=said.append) == []
     counts = {table: project.read(f"SELECT count(*) FROM {table} WHERE filter = '{FILTER}'").item() for table in JUDGED}
     for table, number in counts.items():
         assert f"  {number} verdicts in {table} not given again: there is no filter '{FILTER}'" in said

@@ -10,7 +10,7 @@ from conftest import Project, change
 from old_catalog import old_catalog
 from starlette.testclient import TestClient
 
-from dasd_assets.audit.verify import verify
+from dasd_assets.audit.files import file_faults
 from dasd_assets.cli import main
 from dasd_assets.evaluation.evaluations import chain
 from dasd_assets.records.current_checkpoint import folder_of
@@ -54,7 +54,8 @@ def test_a_moved_home_has_its_weights_and_nothing_to_do(
     expected = [moved.home / "checkpoints" / checkpoint for checkpoint in checkpoints]
     assert folders(checkpoints, capsys) == expected
     assert moved.run() == 0 and moved.fake.trained == []
-    assert list(verify(moved.warehouse)) == []
+    assert list(file_faults(moved.warehouse)) == []
+    assert moved.faults("checkpoints", "texts of responses", "texts of student_rollouts") == []
     viewer = create_app(Viewer(Lake(home=str(moved.home)), moved.recipe), Access.to("127.0.0.1"))
     page = TestClient(viewer, base_url="http://127.0.0.1:3001").get(f"/checkpoint/{checkpoints[-1]}").text
     assert str(expected[-1]) in page
