@@ -214,8 +214,9 @@ def test_answers_to_questions_that_are_no_longer_asked_do_not_count(copy: Projec
     assert set(table["num_answers"]) == {6}
 
 
-def test_more_samples_ask_only_the_missing_ones_and_fewer_count_the_first(copy: Project) -> None:
+def test_more_samples_ask_only_the_missing_ones_and_fewer_count_the_first(copy: Project, lean: Recipe) -> None:
     """2 -> 4 -> 2 samples: the rows there were stay as they were, and nothing is asked twice."""
+    copy.recipe = lean
     before, first = copy.read("SELECT * FROM evaluations ORDER BY ALL"), copy.count("evaluations")
     accuracies = checkpoint_accuracy(copy.warehouse, copy.recipe)
     fewer, copy.recipe = copy.recipe, change(copy.recipe, "evaluation.samples_per_question", 4)
@@ -345,8 +346,9 @@ def test_models_that_another_version_of_the_verifier_judged_have_no_rank(copy: P
 
 
 def test_a_raised_verifier_judges_stored_answers_and_asks_no_model(
-    copy: Project, monkeypatch: pytest.MonkeyPatch
+    copy: Project, lean: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    copy.recipe = lean
     columns = "checkpoint_id, question_id, temperature, sample_index, response_text, num_tokens, finish_reason, correct"
     before = copy.read(f"SELECT {columns} FROM evaluations ORDER BY ALL")
     with copy.warehouse.commit("test") as transaction:
