@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 
 import dagster as dg
-from conftest import change
 
 from dasd_assets.definitions import build_definitions
 from dasd_resources.home import prepare_home
 from dasd_resources.inference.engines import Engines, PromptedModel
-from dasd_resources.recipe import Model, load_recipe
+from dasd_resources.recipe import Model, Recipe, load_recipe
 
 
 class EndlessEngines(Engines):
@@ -30,7 +29,9 @@ class EndlessEngines(Engines):
 
 
 def job(home: str) -> dg.JobDefinition:
-    recipe = change(load_recipe("demo"), "teacher.engine", "vllm")
+    document = load_recipe("demo").model_dump()
+    document["teacher"]["engine"] = "vllm"
+    recipe = Recipe.model_validate(document)
     definitions = build_definitions(recipe, Path(home), EndlessEngines(home=home))
     return definitions.resolve_job_def("data_only")
 
