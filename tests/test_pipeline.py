@@ -321,40 +321,25 @@ def test_a_crash_loses_nothing_that_was_finished(project: Project) -> None:
     assert sorted(project.fake.generated) == sorted(set(responses) - kept)
 
 
-def test_a_failed_request_is_stored_and_tried_again(project: Project) -> None:
-    project.land("a.jsonl", prompt_rows(0, 3))
-    refused: list[str] = []
-    project.fake.fails = lambda key: not refused and not refused.append(key)
-    project.materialize("teacher_model,held_out_questions,prompts,teacher_generations_t060")
-    assert project.read("SELECT request_id, kind, reason FROM failed_requests").rows() == [
-        (refused[0], "engine_error", "told to fail")
-    ]
-    assert project.count("responses") == 5
-    project.fake.generated.clear()
-    project.materialize("teacher_generations_t060")
-    assert project.fake.generated == refused
-    assert (project.count("responses"), project.count("failed_requests")) == (6, 0)
-
-
-def test_failed_rows_are_counted_and_exactly_they_are_tried_again(copy: Project) -> None:
+def test_failed_rows_are_counted_and_exactly_they_are_tried_again(project: Project) -> None:
     """Once by materializing the asset again, and once by the next run, which knows that rows are missing."""
-    copy.land("c.jsonl", prompt_rows(15, 24))
-    copy.materialize("held_out_questions,prompts,teacher_generations_t100")
-    generated = fails_until_one_is_left(copy, "teacher_generations_t060", "responses", copy.fake.generated)
-    copy.materialize("student_tokens,response_verdicts")
-    scored = fails_until_one_is_left(copy, "student_logprobs", "student_logprobs", copy.fake.scored)
-    copy.fake.fails = lambda key: False
-    copy.fake.generated.clear()
-    copy.fake.scored.clear()
-    copy.make_batches()
+    project.land("a.jsonl", prompt_rows(15, 24))
+    project.materialize("teacher_model,student_model,held_out_questions,prompts,teacher_generations_t100")
+    generated = fails_until_one_is_left(project, "teacher_generations_t060", "responses", project.fake.generated)
+    project.materialize("student_tokens,response_verdicts")
+    scored = fails_until_one_is_left(project, "student_logprobs", "student_logprobs", project.fake.scored)
+    project.fake.fails = lambda key: False
+    project.fake.generated.clear()
+    project.fake.scored.clear()
+    project.make_batches()
     for asset, table, asked, failed in (
-        ("teacher_generations_t060", "responses", copy.fake.generated, generated),
-        ("student_logprobs", "student_logprobs", copy.fake.scored, scored),
+        ("teacher_generations_t060", "responses", project.fake.generated, generated),
+        ("student_logprobs", "student_logprobs", project.fake.scored, scored),
     ):
         assert [key for key in asked if key in failed] == [min(failed)]
-        assert num_failed(copy, asset) == 0
-        assert failed <= ids(copy, table, "response_id")
-    assert ids(copy, "failed_requests", "request_id") == set()
+        assert num_failed(project, asset) == 0
+        assert failed <= ids(project, table, "response_id")
+    assert ids(project, "failed_requests", "request_id") == set()
 
 
 def fails_until_one_is_left(project: Project, asset: str, table: str, asked: list[str]) -> set[str]:
@@ -367,6 +352,8 @@ def fails_until_one_is_left(project: Project, asset: str, table: str, asked: lis
     assert 0 < len(failed) < len(asked)
     assert num_failed(project, asset) == len(failed)
     assert ids(project, "failed_requests", "request_id") - failed_before == failed
+    kinds = project.read("SELECT DISTINCT kind, reason FROM failed_requests").rows()
+    assert kinds == [("engine_error", "told to fail")]
     assert not failed & ids(project, table, "response_id")
     project.fake.fails = lambda key: key == min(failed)
     asked.clear()
