@@ -1,7 +1,6 @@
 """The whole graph on the fake engine: contract, incrementality counted in engine calls, crashes and bad input."""
 
 import shutil
-from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
@@ -267,42 +266,21 @@ def test_a_new_temperature_is_a_new_set_and_a_new_stage(copy: Project, lean: Rec
     assert {f"checkpoint_{name}" for name in ("t060", "t080", "t100", "mixed")} <= copy.materialized
 
 
-def other_weights(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    name = min(tensors)
-    save_file({**tensors, name: tensors[name] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def other_template(folder: Path) -> None:
-    template = folder / "chat_template.jinja"
-    template.write_text(template.read_text() + "{# the same, put otherwise #}")
-
-
-@pytest.mark.parametrize("spoil", [other_weights, other_template])
-def test_a_changed_teacher_starts_a_new_set_beside_the_old(
-    project: Project, tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
+def test_a_changed_teacher_starts_a_new_set_beside_the_old(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "teacher"
     shutil.copytree(project.recipe.teacher.model, folder)
     project.recipe = change(project.recipe, "teacher.model", str(folder))
     project.land("a.jsonl", prompt_rows(0, 2))
     project.materialize("teacher_model,held_out_questions,prompts,teacher_generations_t060")
     before = project.read("SELECT * FROM responses ORDER BY response_id")
-    spoil(folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
     project.materialize("teacher_model,teacher_generations_t060")
     after = project.read("SELECT * FROM responses ORDER BY response_id")
     assert after.filter(pl.col("response_id").is_in(before["response_id"].implode())).equals(before)
     assert after.height == 2 * before.height == 8
     assert after["teacher_fingerprint"].n_unique() == 2
-
-
-def test_a_new_batch_is_the_only_one_generated(copy: Project) -> None:
-    before = ids(copy, "responses", "response_id")
-    copy.land("c.jsonl", prompt_rows(15, 18))
-    copy.make_batches()
-    new = ids(copy, "responses", "response_id") - before
-    assert len(new) == 3 * 2 * 2
-    assert set(copy.fake.generated) & ids(copy, "responses", "response_id") == new
 
 
 def test_a_crash_loses_nothing_that_was_finished(project: Project) -> None:
