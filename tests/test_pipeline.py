@@ -441,8 +441,8 @@ def test_where_the_last_dataset_is_empty_nothing_is_rolled_out(project: Project,
     assert project.run() == 0
 
 
-def test_when_no_rollout_is_cut_off_any_more_the_mixed_stage_is_of_the_past(copy: Project) -> None:
-    copy.recipe = change(copy.recipe, "mixed_policy.length_cap", 8.0)
+def test_when_no_rollout_is_cut_off_any_more_the_mixed_stage_is_of_the_past(copy: Project, lean: Recipe) -> None:
+    copy.recipe = change(lean, "mixed_policy.length_cap", 8.0)
     copy.run()
     assert copy.count("checkpoints") == 5
     chain = current_checkpoints(copy.warehouse, copy.recipe)
