@@ -69,7 +69,7 @@ def test_the_command_line_is_parsed_without_slow_libraries() -> None:
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("imported", ["dasd", "dasd_assets.definitions", "dasd_resources.sft.child"])
+@pytest.mark.parametrize("imported", ["dasd", "dasd_assets.definitions", "dasd_resources"])
 def test_arrow_gives_back_what_is_freed(imported: str) -> None:
     code = f"import {imported}, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     unset = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
