@@ -42,7 +42,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=2 * CONTEXT,
         initializer_range=0.1,
         eos_token_id=2,
     )
@@ -59,7 +59,9 @@ def plain(checkpoint: Path) -> Iterator[TransformersEngine]:
 
 @pytest.fixture(scope="module")
 def engine(checkpoint: Path) -> Iterator[VLLMEngine]:
-    engine = VLLMEngine(checkpoint, "float32", {"max_num_seqs": 8})
+    """With half of the model's context, and an option that it overrules."""
+    options = {"max_num_seqs": 8, "max_model_len": CONTEXT, "skip_tokenizer_init": False}
+    engine = VLLMEngine(checkpoint, "float32", options)
     yield engine
     engine.close()
 
@@ -177,6 +179,12 @@ def test_candidates_of_one_prompt_share_its_cached_prefix(engine: VLLMEngine) ->
     assert all(cached[key] >= 128 for key in cached if key not in "01")
 
 
+def test_no_option_makes_it_load_a_tokenizer(engine: VLLMEngine, checkpoint: Path) -> None:
+    """Ids go in, and the folder of these tests has none to make them of."""
+    assert engine._load("generate").llm_engine.model_config.skip_tokenizer_init
+    assert not list(checkpoint.glob("tokenizer*"))
+
+
 # From here on it scores, for which it is loaded anew.
 
 
@@ -274,15 +282,3 @@ def test_the_v2_runner_scores_the_tokens_after_the_prompt(cut: int) -> None:
 def test_missing_response_logprobs_are_an_error(returned: np.ndarray | None) -> None:
     with pytest.raises(RuntimeError, match="did not return the logprobs of its 6"):
         _response_score(ScoringRequest("a", tuple(range(13)), 7), SimpleNamespace(prompt_token_id_logprobs=returned))
-
-
-def test_a_second_engine_after_closing_the_first_takes_options(engine: VLLMEngine, checkpoint: Path) -> None:
-    engine.close()
-    second = VLLMEngine(checkpoint, "bfloat16", {"max_model_len": 64, "skip_tokenizer_init": False})
-    (result,) = second.generate([GenerationRequest("a", (5,) * 60, 1.0, 1.0, 5, 0, ())])
-    assert isinstance(result, Failure)
-    assert "64" in result.reason
-    # No option makes it load a tokenizer: ids go in, and the folder of these tests has none to make them of.
-    assert second.llm is not None and second.llm.llm_engine.model_config.skip_tokenizer_init
-    assert not list(checkpoint.glob("tokenizer*"))
-    second.close()
