@@ -23,6 +23,7 @@ from dasd_assets.service.automation import (
     rounds_tick,
     training_tick,
 )
+from dasd_assets.service.in_process import execute
 from dasd_assets.service.planning import MAX_FAILED_BATCHES, Planner
 from dasd_resources.landing.landing_folder import LandingFolder
 from dasd_resources.recipe import Recipe
@@ -282,8 +283,9 @@ def test_prompts_land_in_any_store(service: Service, tmp_path: Path) -> None:
     service.project.recipe = change(service.project.recipe, "automation.landing", url)
     rows = "".join(json.dumps(row) + "\n" for row in prompt_rows(0, 2))
     fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/landing/a.jsonl", rows.encode())
-    service.landing()
-    service.run(service.landing())
+    [request] = [*service.landing(), *service.landing()]  # at the second look it has stopped growing
+    for asset, batch in (("held_out_questions", None), ("prompts", request.partition_key)):
+        execute(service.instance, service.definitions, [asset], batch, service.project.home)
     assert service.project.count("prompts") == 2
 
 
