@@ -16,6 +16,7 @@ import yaml
 from conftest import Project, RealProject, change, prompt_rows
 from raised_rule import raise_version
 from safetensors.torch import load_file, save_file
+from shared_stores import Storage
 
 from dasd_assets.commands.rescore import drop_unused
 from dasd_assets.commands.run import RunFailed
@@ -28,13 +29,14 @@ from dasd_assets.service.staleness import comparison
 from dasd_assets.student_logprobs import STUDENT_SCORING
 from dasd_resources.inference.engine import Failure, Score
 from dasd_resources.inference.engines import Engines
-from dasd_resources.recipe import Parity, Rescoring, load_recipe
+from dasd_resources.recipe import Parity, Recipe, Rescoring, load_recipe
 
 DEFAULTS = Parity()
 LIMITS = Rescoring(engine="own", max_mean_difference=0.01, max_difference=0.1)
 RECIPE = load_recipe("demo")
 PLAINLY = {"plain_scoring": True, "attn_implementation": "eager"}  # which every model has
 TEACHER = "teacher_model,held_out_questions,prompts,teacher_generations_t060"
+ALL = f"{TEACHER},student_model,student_tokens,response_verdicts,student_logprobs"
 
 
 def stored(key: str, *logprobs: float) -> StoredLogprobs:
@@ -160,18 +162,33 @@ def landed(project: Project) -> Project:
     return project
 
 
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory, tiny: Recipe) -> Project:
+    """A home on which all that the gate checks has passed; to be read, never to be run again."""
+    project = Project(tmp_path_factory.mktemp("checked") / "home", tiny)
+    project.land("a.jsonl", prompt_rows(0, 4))
+    project.materialize(ALL)
+    return project
+
+
+@pytest.fixture
+def checked_copy(checked: Project, storage: Storage, tmp_path: Path) -> Project:
+    """A copy of it, to change and run again; its fake has not been asked for anything yet."""
+    return Project(storage.copy(checked.home, tmp_path / "home"), checked.recipe)
+
+
 def one_off(logprobs: list[float]) -> list[float]:
     return [*logprobs[:3], logprobs[3] - 0.5, *logprobs[4:]]
 
 
-def test_right_logprobs_pass_and_say_so(landed: Project) -> None:
-    landed.materialize(TEACHER)
-    passed, told, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
+def test_right_logprobs_pass_and_say_so(checked: Project) -> None:
+    passed, told, metadata = outcome(checked, "teacher_generations_t060", "prefill_parity")
     assert passed
     assert "tokens of 8 responses agree" in told
     assert metadata["rescored_by"] == "transformers in float32, one sequence at a time"
     assert (metadata["num_responses"], metadata["num_faults"]) == (8, 0)
-    assert landed.fake.scored == []
+    of_student = checked.read("SELECT response_id FROM student_logprobs")["response_id"]
+    assert sorted(checked.fake.scored) == sorted(of_student)  # none for a check, which scores in another way
 
 
 def test_wrong_sampling_logprobs_fail_and_block(landed: Project) -> None:
@@ -239,12 +256,11 @@ def test_the_limits_that_the_message_names_let_it_through_and_generate_nothing(l
     assert len(landed.fake.rescored) == 2 * num_rescored > 0
 
 
-def test_an_engine_that_fails_fails_the_check(landed: Project) -> None:
-    landed.materialize(TEACHER)
-    landed.fake.fails = lambda request_id: True
+def test_an_engine_that_fails_fails_the_check(checked_copy: Project) -> None:
+    checked_copy.fake.fails = lambda request_id: True
     with pytest.raises(RunFailed, match=r"check prefill_parity failed.*was not re-scored: `told to fail`"):
-        landed.materialize("teacher_generations_t060")
-    passed, _, metadata = outcome(landed, "teacher_generations_t060", "prefill_parity")
+        checked_copy.materialize("teacher_generations_t060")
+    passed, _, metadata = outcome(checked_copy, "teacher_generations_t060", "prefill_parity")
     assert not passed
     assert metadata["num_faults"] == 8
     assert "max_difference" not in metadata  # nothing was compared: 0 would say that all agrees
@@ -290,28 +306,26 @@ def test_of_the_longest_response_all_tokens_are_compared_and_the_first_of_others
 
 @pytest.mark.parametrize("asset", ["teacher_generations_t060", "student_logprobs"])
 def test_what_passed_on_the_same_rows_is_not_computed_again(
-    landed: Project, asset: str, monkeypatch: pytest.MonkeyPatch
+    checked_copy: Project, asset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new release makes the asset again and adds nothing; by hand, or with another setting, it is checked anew."""
     check = "engine_parity" if asset == "student_logprobs" else "prefill_parity"
     constant, rule = (
         ("SCORING_VERSION", STUDENT_SCORING) if asset == "student_logprobs" else ("GENERATION_VERSION", GENERATION)
     )
-    landed.materialize(ALL)
     raise_version(monkeypatch, constant, rule, "raised")
-    landed.fake.rescored.clear()
-    landed.materialize(asset)
-    passed, description, metadata = outcome(landed, asset, check)
+    checked_copy.materialize(asset)
+    passed, description, metadata = outcome(checked_copy, asset, check)
     assert passed and description.endswith("(not computed again: the rows are the same)")
     assert metadata["num_responses"] > 0
-    assert landed.fake.rescored == []
-    landed.materialize(asset)
-    assert landed.fake.rescored != []
-    landed.fake.rescored.clear()
+    assert checked_copy.fake.rescored == []
+    checked_copy.materialize(asset)
+    assert checked_copy.fake.rescored != []
+    checked_copy.fake.rescored.clear()
     role = "student" if asset == "student_logprobs" else "teacher"
-    landed.recipe = change(landed.recipe, f"parity.{role}.max_difference", 0.5)
-    landed.materialize(asset)
-    assert landed.fake.rescored != []
+    checked_copy.recipe = change(checked_copy.recipe, f"parity.{role}.max_difference", 0.5)
+    checked_copy.materialize(asset)
+    assert checked_copy.fake.rescored != []
 
 
 def test_a_check_that_is_run_by_hand_is_computed(landed: Project) -> None:
@@ -346,16 +360,15 @@ def test_the_sample_is_of_questions_that_are_still_there(landed: Project) -> Non
     assert set(landed.fake.rescored) <= set(left)
 
 
-def test_offsets_that_do_not_fit_the_text_fail(landed: Project) -> None:
-    landed.materialize(TEACHER)
-    with landed.warehouse.commit("test") as transaction:
+def test_offsets_that_do_not_fit_the_text_fail(checked_copy: Project) -> None:
+    with checked_copy.warehouse.commit("test") as transaction:
         rows = transaction.read("SELECT * FROM responses")
         moved = rows.with_columns(offsets=rows["offsets"].list.eval(pl.element() + 1))
         transaction.replace("responses", {"temperature": 0.6}, moved)
     with pytest.raises(
         RunFailed, match=r"its tokens no longer read as its stored text and offsets.*no limit mends that"
     ):
-        landed.materialize("teacher_generations_t060")
+        checked_copy.materialize("teacher_generations_t060")
 
 
 def test_the_services_jobs_run_the_checks(project: Project) -> None:
@@ -378,9 +391,6 @@ def own_teacher(landed: Project, tmp_path: Path) -> Path:
     shutil.copytree(landed.recipe.teacher.model, folder)
     landed.recipe = change(landed.recipe, "teacher.model", str(folder))
     return folder
-
-
-ALL = f"{TEACHER},student_model,student_tokens,response_verdicts,student_logprobs"
 
 
 def test_the_demos_models_agree(landed: Project) -> None:
