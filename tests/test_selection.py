@@ -1,6 +1,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from math import inf
 from pathlib import Path
 
@@ -30,11 +31,17 @@ def pool() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["response_id", "prompt_id", "domain", "score"], orient="row")
 
 
+@cache
+def memory() -> duckdb.DuckDBPyConnection:
+    """One database for all readings: to open one takes longer than to select. Temporary tables are a cursor's own."""
+    return duckdb.connect()
+
+
 @contextmanager
 def reading_of(pool: pl.DataFrame) -> Iterator[Reading]:
     """A reading whose table `pool` holds these rows: accepted, ranked by score, of cost 1 unless they say otherwise."""
     usual = {"accepted": pl.lit(True), "key": pl.col("score"), "cost": pl.lit(1)}
-    with duckdb.connect() as connection:
+    with memory().cursor() as connection:
         connection.register("rows", pool.with_columns(**{k: v for k, v in usual.items() if k not in pool.columns}))
         reading = Reading(connection)
         reading.create_temp_table("pool", "FROM rows")
