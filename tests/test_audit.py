@@ -257,11 +257,12 @@ def test_what_the_mixed_dataset_did_not_draw_is_explained(copy: Project) -> None
     copy.materialize("mixed_policy_dataset")
     chosen = set(copy.read("SELECT response_id FROM selected_responses WHERE dataset = 'mixed'")["response_id"])
     pool = copy.read("SELECT response_id FROM selected_responses WHERE dataset = 't100' AND policy = 'das'")
-    others = copy.read("SELECT response_id FROM responses WHERE temperature = 1.0")["response_id"]
+    others = copy.read("SELECT r.*, p.domain FROM responses r JOIN prompts p USING (prompt_id) WHERE temperature = 1.0")
     places = []
     with Lake(str(copy.home)).reading() as reading:
-        for response in others:
-            found = [s for s in audit_response(reading, response)["selections"] if s["dataset"] == "mixed"]
+        for row in others.to_dicts():
+            response = row["response_id"]  # whose verdicts say nothing of the mixed dataset
+            found = [s for s in selections(reading, row, [], row["domain"]) if s["dataset"] == "mixed"]
             assert [s["chosen"] for s in found] == [response in chosen]
             if response not in set(pool["response_id"]):
                 assert found[0]["kind"] == "not_selected"

@@ -37,10 +37,11 @@ def test_every_response_is_explained_as_it_was_selected(
     found = set()
     with copy.warehouse.reading() as reading:
         assert list(ranks(reading)) == []
+        verdicts = reading.read("FROM response_verdicts").to_dicts()
+        domains = dict(reading.read("SELECT prompt_id, domain FROM prompts").iter_rows())
         for response in reading.read(query).to_dicts():
-            verdicts = reading.read("FROM response_verdicts WHERE response_id = $response_id", response).to_dicts()
-            domain = reading.read("SELECT domain FROM prompts WHERE prompt_id = $prompt_id", response).item()
-            rows = selections(reading, response, verdicts, domain)
+            its = [verdict for verdict in verdicts if verdict["response_id"] == response["response_id"]]
+            rows = selections(reading, response, its, domains[response["prompt_id"]])
             [row] = [row for row in rows if (row["dataset"], row["policy"]) == (DATASET, "das")]
             assert row["chosen"] == (response["response_id"] in chosen)
             assert row["kind"] != "pending", row
