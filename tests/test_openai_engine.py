@@ -211,7 +211,7 @@ def test_over_a_socket_answers_that_break_off_are_asked_for_again(chat: Chat, br
         return httpx.Response(200, content=json.dumps(reply), headers=headers)
 
     stub = Stub(chat, fault)
-    with listening(stub) as url, closing(OpenAIEngine(served(url, request_timeout_s=1.0), chat, None)) as opened:
+    with listening(stub) as url, closing(OpenAIEngine(served(url, request_timeout_s=5.0), chat, None)) as opened:
         results = list(opened.generate(samples(9)))
     assert all(isinstance(r, Completion) for r in results) and len(results) == 9
     assert seen == {row: 2 if row % 3 == 0 else 1 for row in range(9)}
