@@ -238,12 +238,12 @@ def test_requests_per_minute_are_spread() -> None:
     network = Network({"a": always(OK)})
     started = time.monotonic()
     assert network.ask(times=6, requests_per_minute=600) == ["yes"] * 6
-    assert 0.5 <= time.monotonic() - started < 2
+    assert time.monotonic() - started >= 0.5
 
 
 def test_tokens_per_minute_are_spread_even_if_one_request_exceeds_them() -> None:
     network = Network({"a": always(OK)})
     started = time.monotonic()
     assert network.ask(times=4, num_tokens=2000, tokens_per_minute=600_000) == ["yes"] * 4
-    assert 0.6 <= time.monotonic() - started < 2
+    assert time.monotonic() - started >= 0.6
     assert network.ask(num_tokens=2000, tokens_per_minute=100) == ["yes"]
