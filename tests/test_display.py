@@ -22,9 +22,8 @@ def test_without_a_terminal_a_silence_ends_in_a_line() -> None:
         time.sleep(0.3)
         made.begin(None)
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "begun"
-    assert "student_logprobs: under way for " in lines[1]
-    assert " s, 3/400 responses " in lines[1]
+    assert "begun" in lines
+    assert any("student_logprobs: under way for " in line and " s, 3/400 responses " in line for line in lines)
     assert "\x1b" not in stream.getvalue()
 
 
