@@ -64,6 +64,24 @@ def test_a_percent_sign_may_be_left_out_where_percent_are_asked_for(verifier: st
         assert judged("\\boxed{5\\%}", "5", question, verifier).outcome == "incorrect"
 
 
+@pytest.mark.parametrize(
+    ("reference", "same", "different"),
+    [
+        (
+            "12 N",
+            ["12 N", "12", "\\boxed{12\\text{ N}}", "The force is 12.0 N.", "12 newtons"],
+            ["12 J", "13 N", "12 kN"],
+        ),
+        ("12", ["12 N", "\\boxed{12\\,\\mathrm{N}}", "12 kJ/mol"], ["12 X", "12N", "2 A + 12", "12 M"]),
+        ("500 nm", ["500 nm", "500"], ["500 mm"]),
+    ],
+)
+def test_a_unit_of_a_number(reference: str, same: list[str], different: list[str]) -> None:
+    assert reference_fault("numeric", Asked("q", reference, "{}")) is None
+    assert [one for one in same if judged(one, reference, verifier="numeric").outcome != "correct"] == []
+    assert [one for one in different if judged(one, reference, verifier="numeric").outcome != "incorrect"] == []
+
+
 def test_sentences_are_not_comparable_but_by_their_words() -> None:
     reference = "\\text{The midpoints form a regular hexagon}"
     assert judged("the midpoints form a regular hexagon", reference).outcome == "correct"

@@ -32,7 +32,7 @@ from dasd_resources.verifiers.votes import (
 from dasd_resources.visible_text import excerpt
 
 # Raise it when a verdict can change; not for a verifier that is added. It names what `math` asks, as verdicts do by it.
-VERIFIER_VERSION = "3, math-verify 0.9.0"
+VERIFIER_VERSION = "4, math-verify 0.9.0"
 
 
 @dataclass(frozen=True)

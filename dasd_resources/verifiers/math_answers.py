@@ -5,6 +5,7 @@ all goes well, and for ever or any amount of memory where it does not, so it run
 """
 
 import re
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -16,8 +17,11 @@ from dasd_resources.verifiers.math_text import stated_answer, words
 from dasd_resources.verifiers.verdict_cache import VERDICTS
 from dasd_resources.verifiers.worker_pool import Died, TimedOut, WorkerPool
 from dasd_resources.verifiers.written_numbers import (
+    Quantity,
     asks_percent,
+    is_upright,
     listed_unit,
+    may_be_variables,
     plain,
     quantity,
     same_quantity,
@@ -122,7 +126,7 @@ def _quickly(found: str, expected: str, in_percent: bool) -> Sameness | None:
     if squeezed(one) == squeezed(other):
         return "same"
     (name, one), (other_name, other) = _named(one), _named(other)
-    numbers = quantity(one), quantity(other)
+    numbers = _number(one, found), _number(other, expected)
     if numbers[0] and numbers[1] and (not name or not other_name or name == other_name):
         if same_quantity(numbers[0], numbers[1], in_percent=in_percent):
             return "same"
@@ -130,6 +134,12 @@ def _quickly(found: str, expected: str, in_percent: bool) -> Sameness | None:
     if (letters := [_LETTER.fullmatch(text) for text in (one, other)]) and letters[0] and letters[1]:
         return "same" if letters[0][1] == letters[1][1] else "different"
     return _in_base(one, other) or _by_words(found, expected) or ("different" if _LOOSE_DIGITS.search(one) else None)
+
+
+def _number(text: str, latex: str) -> Quantity | None:
+    """The number that a plain text is; in upright letters, its unit is no variables."""
+    number = quantity(text)
+    return replace(number, of_variables=False) if number and is_upright(latex) else number
 
 
 def _in_base(found: str, expected: str) -> Sameness | None:
@@ -172,8 +182,9 @@ def _split_unit(text: str) -> tuple[str, str]:
     match = _UNIT_TAIL.fullmatch(text.strip().rstrip("."))
     if not match or (match["word"] and not listed_unit(match["word"])):
         return text, ""
-    unit = unit_name((match[2] or match["word"] or "") + (match["power"] or ""))
-    return (match["value"], unit) if unit else (text, "")
+    written = (match[2] or match["word"] or "") + (match["power"] or "")
+    unit = unit_name(written)
+    return (match["value"], unit) if unit and not may_be_variables(written, unit) else (text, "")
 
 
 def _bare(text: str, in_percent: bool) -> tuple[str, str]:

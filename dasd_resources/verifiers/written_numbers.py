@@ -58,8 +58,38 @@ _UNITS = (
     "unit",
     "point",
     "way",
+    "N newton",
+    "J joule",
+    "W watt",
+    "V volt",
+    "A ampere amp",
+    "K kelvin",
+    "C coulomb",
+    "F farad",
+    "T tesla",
+    "H henry",
+    "S siemens",
+    "Ω ohm",
+    "Hz hertz hz",
+    "kHz khz",
+    "MHz mhz",
+    "GHz ghz",
+    "kWh kwh",
+    "Pa pascal",
+    "kPa kpa",
+    "MPa mpa",
+    "eV electronvolt ev",
+    "keV kev",
+    "MeV mev",
+    "mol mole",
 )
 _UNIT = {name: names.split()[0] for names in _UNITS for name in names.split()}
+# Symbols of which case counts, and their products: `kJ/mol`, `N·m`.
+_SYMBOL = r"(?:[pnμmkMGT]?(?:[NJWVAKCFTHSΩ]|Hz|eV|Pa|Wh|mol|cal)|°[CF]|[nμmck]?m|[μm]?s|[μmk]?g|[μm]?[lL]|h)"
+_SYMBOLS = re.compile(rf"{_SYMBOL}(?:[·/]{_SYMBOL})*")
+_NO_VARIABLES = re.compile(r"[A-Za-z]{3}|Hz|eV|Pa|[µμ°]")
+_UPRIGHT = re.compile(r"\\(?:text|textrm|textnormal|mathrm|mbox)\s*\{")
+_CELSIUS = re.compile(r"(?:°|degrees?)\s*([CF])(?:elsius|ahrenheit)?", re.IGNORECASE)
 # These change the number before them, so what they are part of is none: they are no units.
 _NOT_UNITS = re.compile(
     r"(?:hundred|thousand|million|billion|trillion|dozen|score|half|third|quarter|pi|or|and|to|times|plus|minus|by|of|mod"
@@ -69,11 +99,14 @@ _NOT_UNITS = re.compile(
 _WORD = re.compile(r"[a-z]{3,}(?:-[a-z]+)*", re.IGNORECASE)
 _POWER = re.compile(r"\s*(?:\^\s*\{?\s*([23])\s*\}?|([\xb2\xb3])|([23]))$")
 _LATEX = (
+    (re.compile(r"\\mu\s*\\(?:text|mathrm)\s*\{\s*(\w+)\s*\}"), r" μ\1 "),
+    (re.compile(r"\\Omega(?![A-Za-z])"), "Ω"),
     (re.compile(TEXT_COMMAND), r" \1 "),
     (re.compile(r"\\(?:left|right|displaystyle|Large|large|bf|rm)(?![A-Za-z])|\\[,;:! $]|[$€£¥₹~]"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\d)\s*\{\s*(\d+)\s*\}"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}(?=[A-Za-z])"), r" \1/\2"),  # a variable follows
     (re.compile(r"\\frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}"), r" \1/\2 "),
     (re.compile(r"\^\s*(?:\{\s*)?\\circ(?:\s*\})?|\\degree"), "°"),
     (re.compile(r"\\%"), "%"),
@@ -92,13 +125,14 @@ class Quantity:
     """A number with its unit ("" where it has none). In percent, `value` is the number before the sign.
 
     num_decimals: of a decimal that may be rounded; 0 of a fraction or integer. sure: False where a comma may have been
-    meant as in `1,22` the decimal or in `1,22` the pair.
+    meant as in `1,22` the decimal or in `1,22` the pair. of_variables: the unit may be variables (`5 N`, `3 kT`).
     """
 
     value: Fraction
     unit: str = ""
     num_decimals: int = 0
     sure: bool = True
+    of_variables: bool = False
 
     @property
     def is_percentage(self) -> bool:
@@ -151,19 +185,19 @@ def quantity(text: str) -> Quantity | None:
     else:
         value = int(match["whole"] or 0) + Fraction(int(match["numerator"]), int(match["denominator"]))
     signed = -value if match["sign"] == "-" else value
-    return Quantity(signed, unit, max(decimals, 0), sure=not match["comma"])
+    return Quantity(signed, unit, max(decimals, 0), not match["comma"], may_be_variables(match["unit"], unit))
 
 
 def same_quantity(found: Quantity, expected: Quantity, *, in_percent: bool = False) -> bool:
     """Whether two numbers are equal, exactly or as a decimal of enough digits rounds the other, in no contrary units.
 
-    A unit may be left out, but a percent sign is part of the number: 5 % is 0.05 and not 5. in_percent: the question
-    asks for percent, so it may be left out as other units.
+    A unit may be left out unless it may be variables, but a percent sign is part of the number: 5 % is 0.05 and not 5.
+    in_percent: the question asks for percent, so it may be left out as other units.
     """
     if in_percent:
         found, expected = found.without_percent, expected.without_percent
-    units = {q.unit for q in (found, expected) if q.unit and not q.is_percentage}
-    if len(units) > 1 or (units and found.is_percentage | expected.is_percentage):
+    left_out = not found.unit or not expected.unit
+    if found.of_variables or expected.of_variables if left_out else found.unit != expected.unit:
         return False
     return found.number == expected.number or _rounds(found, expected) or _rounds(expected, found)
 
@@ -182,22 +216,41 @@ def _rounds(decimal: Quantity, exact: Quantity) -> bool:
 def unit_name(text: str, apart: bool = True) -> str | None:
     """The unit after a number, one name for all its spellings; None if the text is no unit.
 
-    apart: whether white space precedes it; without it, one letter is a variable.
+    apart: whether white space precedes it; without it, one letter is a variable, and `nm` and `ms` are two.
     """
-    text = text.strip(" .").casefold()
+    text = text.strip(" .").replace("µ", "μ")  # the sign for micro, and the Greek letter
     power = _POWER.search(text)
     name = (text[: power.start()] if power else text).strip(" .")
-    name = re.sub(r"^(?:square|sq|cubic|cu)\b\.?\s*", "", name)
+    name = re.sub(r"^(?:square|sq|cubic|cu)\b\.?\s*", "", name, flags=re.IGNORECASE)
     exponent = next((p for p in power.groups() if p), "") if power else ""
     if name != text and not exponent:
-        exponent = "2" if text.startswith("sq") else "3" if text.startswith("cu") else ""
-    known = None if len(name) == 1 and not apart and name.isalpha() and text.isascii() else _known(name)
+        exponent = {"sq": "2", "cu": "3"}.get(text[:2].casefold(), "")
+    variables = (len(name) == 1 and name.isalpha()) or name in ("nm", "ms")
+    known = None if variables and not apart and text.isascii() else _known(name)
     if known is None or (exponent and not known):
         return None
     return known + exponent.translate({0xB2: "2", 0xB3: "3"})
 
 
+def may_be_variables(written: str, unit: str) -> bool:
+    """Whether a unit, as it is written and by name, may be variables: `N`, `kT`, `N/m`; not `Hz` or `newton`."""
+    return re.search("[A-ZΩ]", unit) is not None and not _NO_VARIABLES.search(written.replace(r"\cdot", ""))
+
+
+def is_upright(latex: str) -> bool:
+    r"""Whether a LaTeX answer has letters that are no variables, as in `\text{ N}`."""
+    return _UPRIGHT.search(latex) is not None
+
+
 def _known(name: str) -> str | None:
+    symbols = re.sub(r"\s*(?:\\cdot|[·⋅*])\s*", "·", re.sub(r"\s*/\s*", "/", name))
+    if name in _UNIT or _SYMBOLS.fullmatch(symbols):
+        return _UNIT.get(name, symbols.replace("L", "l"))
+    if degrees := _CELSIUS.fullmatch(name):
+        return f"°{degrees[1].upper()}"
+    if len(name) == 1 and name.isupper():
+        return None  # `5 M` are not metres
+    name = name.casefold()
     if listed := listed_unit(name):
         return listed
     words = name.split()
