@@ -32,7 +32,8 @@ _FINAL = re.compile(r"\bfinal\s+answer", re.IGNORECASE)
 _UNCLOSED = re.compile(r"\\boxed\s*\{([^\n$]+)\Z")  # which is how some models end
 _HAS_PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
 _MENTIONED = re.compile(
-    r"(?:\b(?:not|never|or|nor|either|neither|between|than|least|most|about|around|cannot|isn't|wasn't|aren't)|n't)"
+    r"(?:\b(?:not|never|or|nor|either|neither|between|than|least|most|about|around|cannot|isn't|wasn't|aren't|all"
+    r"|mod(?:ulo)?|rounded to|correct to)|n't)"
     r"\s+(?:be\s+|is\s+|equal\s+(?:to\s+)?)?\Z",
     re.IGNORECASE,
 )
@@ -52,7 +53,7 @@ def stated_answer(text: str) -> str:
         text = _GLUED.sub(r" \1 ", _DOUBLED.sub(r"\\", text))
     boxes = boxed(text)
     rest = text[boxes[-1][0][1] :] if boxes else text
-    said = "" if boxes and not _FINAL.search(rest) else _stated(marked(rest), one_number=True)
+    said = "" if boxes and not _FINAL.search(rest) else _stated(marked(rest), one_number=not boxes)
     if boxes and not said:
         return _last_boxes(text, boxes)
     if not boxes and (unclosed := _UNCLOSED.search(text)):
