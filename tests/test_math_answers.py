@@ -82,6 +82,36 @@ def test_a_unit_of_a_number(reference: str, same: list[str], different: list[str
     assert [one for one in different if judged(one, reference, verifier="numeric").outcome != "incorrect"] == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ("x = 7", "correct"),
+        ("v = 5 m/s = 7 km/h", "correct"),
+        ("f(2, a) = x_{1,2} = 7,000 \\text{ m} = 7 \\text{ km}", "correct"),
+        ("3! + 1 = 7", "correct"),
+        ("x := 7", "correct"),
+        ("x = 5 \\text{ or } x = 7", "incorrect"),
+        ("x=5, x=7", "incorrect"),
+        ("x = 5; y = 7", "incorrect"),
+        ("x >= 7", "incorrect"),
+        ("x < = 7", "incorrect"),
+        ("x != 7", "incorrect"),
+        ("x \\not= 7", "incorrect"),
+    ],
+)
+def test_what_an_equality_says_is_a_number_and_what_else_has_its_sign_is_none(answer: str, outcome: str) -> None:
+    for said in (f"\\boxed{{{answer}}}", f"The answer is ${answer}$."):
+        assert judged(said, "7", verifier="numeric").outcome == outcome, said
+
+
+@pytest.mark.parametrize("verifier", ["math", "numeric"])
+def test_a_sentence_that_says_two_values_or_bounds_states_no_number(verifier: str) -> None:
+    for said in ("The solution satisfies x >= 7.", "So we get that x = 5 or x = 7.", "So we get x=5, x=7."):
+        assert judged(said, "7", verifier=verifier).outcome == "incorrect", said
+    for said in ("So we get n = 3, x = 7.", "Then x = 14/2, so x = 7.", "So we get x = 14/2, x = 7."):
+        assert judged(said, "7", verifier=verifier).outcome == "correct", said
+
+
 def test_sentences_are_not_comparable_but_by_their_words() -> None:
     reference = "\\text{The midpoints form a regular hexagon}"
     assert judged("the midpoints form a regular hexagon", reference).outcome == "correct"

@@ -25,8 +25,13 @@ _FORMULA = re.compile(
 )
 _NUMBER = r"[$\u20ac\xa3\xa5]?[+-]?(?:\d[\d,. ]*\d|\.?\d)(?:\s*/\s*\d+)?"
 _NUMBER_STATED = re.compile(
-    r"(?:\b(?:is|are|was|equals?|gives?|gets?|(?:in|de)crease[sd]? by)\b|'s\b|[:=\u2248]|\A)[\s*_]*"
+    r"(?:\b(?:is|are|was|equals?|gives?|gets?|(?:in|de)crease[sd]? by)\b|'s\b|[:\u2248]|\A"
+    r"|(?<![<>])(?<![^\d)]!)(?<!\\not)=)[\s*_]*"
     rf"(?P<number>{_NUMBER})(?P<rest>\D{{0,160}})\Z"
+)
+# The same name with another value before it: `x = 5 or x = 7` states none of the two.
+_VALUE_BEFORE = re.compile(
+    r"(?<!\w)([A-Za-z]\w*)\s*=\s*-?[\d.]+(?:\s*[,;]\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+)\1\s*\Z"
 )
 _FINAL = re.compile(r"\bfinal\s+answer", re.IGNORECASE)
 _UNCLOSED = re.compile(r"\\boxed\s*\{([^\n$]+)\Z")  # which is how some models end
@@ -104,7 +109,7 @@ def _last_formula(text: str) -> str:
     formulas = list(_FORMULA.finditer(text))
     number = _NUMBER_STATED.search(text, formulas[-1].end() if formulas else 0)
     if number and "\\" not in number[0]:
-        return _stated_number(number)
+        return "" if _VALUE_BEFORE.search(text, 0, number.start()) else _stated_number(number)
     if not formulas or _DENIED.search(text, formulas[-1].end()) or len(text) - formulas[-1].end() > MAX_TAIL:
         return ""
     first = len(formulas) - 1

@@ -14,6 +14,11 @@ from dasd_resources.verifiers.math_text import stated_answer
 from dasd_resources.verifiers.written_numbers import Quantity, asks_percent, plain, quantity
 
 DEFAULT = "rel=0.000001"
+_EQUALS = re.compile(r"=|\\approx(?![a-z])|\u2248")
+# What stands before the last equality sign where the text is an inequality or says more than one thing.
+_INEQUALITY = re.compile(r"(?:[<>]|\\not|(?<![\d)])!)\Z|(?:[<>]|\\not)\s+\Z")
+_SEVERAL = re.compile(r"[;\uff0c\uff1b\u3001\u6216\u548c]|,(?!\d)|\\q?quad|\b(?:and|or)\b")
+_BRACKETS = re.compile(r"\([^()]*\)|\{[^{}]*\}")
 _TOLERANCE = re.compile(r"(rel|abs)=(\d{1,9}(?:\.\d{1,12})?|\.\d{1,12})", re.ASCII)
 
 
@@ -46,9 +51,13 @@ def stated_number(text: str) -> Quantity | None:
 
 
 def _number(text: str) -> Quantity | None:
-    r"""The number a text is or gives, as in `v = 5` or `\pi \approx 3.14`."""
-    parts = re.split(r"=|\\approx(?![a-z])|\u2248", plain(text))
-    return quantity(parts[-1].strip())
+    r"""The number a text is or gives, as in `v = 5` or `\pi \approx 3.14`; None of `v \not= 5`, `v = 4, v = 5`."""
+    text = plain(text)
+    last = max((sign.span() for sign in _EQUALS.finditer(text)), default=(0, 0))
+    before = text[: last[0]]
+    if _INEQUALITY.search(before) or _SEVERAL.search(_BRACKETS.sub("", before)):
+        return None
+    return quantity(text[last[1] :].strip())
 
 
 def _within(found: Quantity, expected: Quantity, parameter: str, in_percent: bool) -> bool:
