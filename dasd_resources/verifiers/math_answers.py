@@ -123,7 +123,7 @@ def _approximations(text: str) -> list[str]:
 def _quickly(found: str, expected: str, in_percent: bool) -> Sameness | None:
     """What can be said without parsing: of the same text, numbers, words, letters; None if that is nothing."""
     one, other = plain(found), plain(expected)
-    if squeezed(one) == squeezed(other):
+    if squeezed(one) == squeezed(other) or one.casefold() == other.casefold() == "no":  # too short for a word
         return "same"
     (name, one), (other_name, other) = _named(one), _named(other)
     numbers = _number(one, found), _number(other, expected)
