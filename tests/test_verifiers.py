@@ -57,6 +57,10 @@ def correct(verifier: str, answer: str, reference: str, metadata: str = "{}") ->
         ("\\boxed{\\text{Paris} or \\text{Rome}}", "\\text{Paris} or \\text{Rome}"),
         ("\\boxed{5\\text{ cm}}", "5\\text{ cm}"),
         ("  12.\n", "12"),
+        ("So:\n<answer>\n 5 </answer>\nThe answer is 6.", "5"),
+        ("<answer>4</answer> no: <answer>The answer is 5.</answer>", "5"),
+        ("<answer>4</answer> \\boxed{5}", "5"),
+        ("</answer>5<answer>", "</answer>5<answer>"),
         ("What is the answer:", "What is the answer:"),
         ("The answering machine: 3", "The answering machine: 3"),
         ("...", "..."),
@@ -133,6 +137,13 @@ def test_exact_ignores_case_whitespace_and_markup_only() -> None:
     assert correct("exact", "The answer is e\u0301.", "\u00e9")
     assert not correct("exact", "blue whales", "blue whale")
     assert not correct("exact", "5.0", "5")
+
+
+@pytest.mark.parametrize("verifier", ["math", "numeric", "exact", "json", "reasoning_gym:gcd", "multiple_choice"])
+def test_answer_tags(verifier: str) -> None:
+    right, wrong = ("B", "C") if verifier == "multiple_choice" else ("7", "8")
+    assert correct(verifier, f"It may be {wrong}, but\n<answer>{right}</answer>", right)
+    assert not correct(verifier, f"It may be {right}, but\n<answer>{wrong}</answer>", right)
 
 
 @pytest.mark.parametrize(

@@ -55,12 +55,21 @@ def wrong(answer: str, asked: Asked) -> Judgement:
 def extract_answer(answer: str) -> str:
     r"""The last \boxed{…}, else what follows the last "answer is" or the like in its sentence, else everything.
 
-    Of an answer that is a \text{…}, what that holds.
+    Without a box, only the last `<answer>…</answer>` is looked at, if there is one. Of an answer that is a \text{…},
+    what that holds.
     """
     boxes = boxed(answer)
+    answer = answer if boxes else tagged(answer) or answer
     found = boxes[-1][1].strip() if boxes else tidy(marked(answer)) or tidy(answer) or answer.strip()
     text = _TEXT.fullmatch(found)
     return text[1].strip() if text else found
+
+
+def tagged(text: str) -> str | None:
+    """Content of the last `<answer>…</answer>`, as reasoning-gym and others ask for an answer."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    return text[start + len("<answer>") : end] if start >= 0 else None
 
 
 def marked(answer: str) -> str:

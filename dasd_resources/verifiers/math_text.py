@@ -1,12 +1,12 @@
 """What of a text is its mathematical answer, as LaTeX without delimiters.
 
-The last boxes, what follows "the answer is", or else the last formula or number that the text states; never one that
-it only mentions (`not $5$`, `$4$ or so than $5$`).
+The last boxes, else within the last `<answer>…</answer>`, if there is one: what follows "the answer is", or else the
+last formula or number that the text states; never one that it only mentions (`not $5$`, `$4$ or so than $5$`).
 """
 
 import re
 
-from dasd_resources.verifiers.final_answer import TEXT_COMMAND, boxed, marked, tidy
+from dasd_resources.verifiers.final_answer import TEXT_COMMAND, boxed, marked, tagged, tidy
 from dasd_resources.verifiers.written_numbers import plain, quantity, unit_name
 
 MAX_GAP = 60  # characters between boxes that are one answer, as in `\boxed{1} papers and \boxed{2} bins`
@@ -57,6 +57,7 @@ def stated_answer(text: str) -> str:
     if not _ROWS.search(text):
         text = _GLUED.sub(r" \1 ", _DOUBLED.sub(r"\\", text))
     boxes = boxed(text)
+    text = text if boxes else tagged(text) or text
     rest = text[boxes[-1][0][1] :] if boxes else text
     said = "" if boxes and not _FINAL.search(rest) else _stated(marked(rest), one_number=not boxes)
     if boxes and not said:

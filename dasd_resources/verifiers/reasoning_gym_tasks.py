@@ -19,6 +19,7 @@ from dasd_resources.verifiers.final_answer import (
     extract_answer,
     last_marker,
     marked,
+    tagged,
     tidy,
 )
 from dasd_resources.verifiers.judgement import CORRECT, Asked, Judgement
@@ -86,7 +87,7 @@ def final_candidates(text: str, reference: str) -> list[str]:
     """
     if text.strip() == reference.strip():
         return [reference] if reference.strip() else []
-    found = _tagged(text)
+    found = tagged(text)
     if found is None:
         found = _block(text)
     parts = _worded(text, reference) if found is None else [found]
@@ -99,13 +100,6 @@ def has_form(answer: str, asked: Asked) -> bool:
         return False
     form = FORMS.get(asked.parameter)
     return form is None or form(answer, asked)
-
-
-def _tagged(text: str) -> str | None:
-    """Content of the last `<answer>…</answer>`, the library's own way of asking for an answer."""
-    end = text.rfind("</answer>")
-    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
-    return text[start + len("<answer>") : end] if start >= 0 else None
 
 
 def _worded(text: str, reference: str) -> list[str]:
