@@ -136,6 +136,14 @@ def test_exact_ignores_case_whitespace_and_markup_only() -> None:
     assert correct("exact", "**Blue  Whale**", "blue whale")
     assert correct("exact", "The answer is e\u0301.", "\u00e9")
     assert not correct("exact", "blue whales", "blue whale")
+    for answer, reference in (
+        ("The answer is St. Louis.", "St. Louis"),
+        ("**Answer:** The U.S. dollar.\nIt is.", "the U.S. dollar"),
+    ):
+        assert correct("exact", answer, reference)
+        assert not correct("exact", answer.replace("Lou", "Pau").replace("doll", "coll"), reference)
+        assert not correct("exact", f"{answer} \\boxed{{Rome}}", reference)
+    assert not correct("exact", "The answer is Rome. St. Louis is wrong.", "St. Louis")
     assert not correct("exact", "5.0", "5")
 
 

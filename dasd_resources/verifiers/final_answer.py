@@ -26,12 +26,14 @@ MARKUP = " \t\r\n*_`$"
 def compare_final_answer(text: str, asked: Asked, same: Callable[[str, str], bool]) -> Judgement:
     """Correct if the final answer in the text is the same as the reference answer; both are in the reason otherwise.
 
-    The reference is read as an answer is, so it may be boxed, too, or be a sentence.
+    The reference is read as an answer is, so it may be boxed, too, or be a sentence. As a full stop may be that of an
+    abbreviation ("The answer is St. Louis."), the whole line may be the answer, too.
     """
-    answer = extract_answer(text)
+    answer, expected = extract_answer(text), extract_answer(asked.reference_answer)
     if fault := size_fault(answer):
         return fault
-    if same(answer, extract_answer(asked.reference_answer)):
+    line = _marked_line(text)
+    if same(answer, expected) or (0 < len(line) <= MAX_ANSWER_CHARS and same(line, expected)):
         return CORRECT
     return wrong(answer, asked)
 
@@ -76,6 +78,12 @@ def marked(answer: str) -> str:
     """What follows the last "answer is", "Answer:", "Final Answer", "####" in its sentence; empty without one."""
     marker = last_marker(answer)
     return _sentence(answer[marker.end() :]) if marker else ""
+
+
+def _marked_line(answer: str) -> str:
+    """All that follows "answer is" or the like in its line; empty where a box or tags are the answer."""
+    marker = None if boxed(answer) or tagged(answer) else last_marker(answer)
+    return tidy(answer[marker.end() :].partition("\n")[0]) if marker else ""
 
 
 def last_marker(answer: str) -> re.Match[str] | None:
