@@ -40,6 +40,7 @@ PROSE = [
     "def f(x):\n    return [g(x) for x in xs]",
     "The function=linear option of the tool is described in its manual; invoke it by name.",
     "[f(x=1)]",
+    "[f_(x=1)]",
 ]
 
 
@@ -64,3 +65,8 @@ def test_a_call_of_a_header_counts_though_the_text_shows_none() -> None:
 def test_a_call_after_an_unclosed_fence_of_the_thinking_is_found() -> None:
     text = '<think>\n```python\nx = 1\n</think>\n<tool_call>{"name": "f", "arguments": {}}</tool_call>'
     assert tool_call_in(text) == '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+
+
+@pytest.mark.parametrize("answer", ["a" + "_" * 50_000, "<tool_call>a" + " " * 50_000])
+def test_hostile_text_takes_no_time_that_grows_faster_than_it(answer: str) -> None:
+    assert tool_call_in(f"<think>\nI look it up.\n</think>\n{answer}") is None

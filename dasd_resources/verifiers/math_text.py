@@ -34,7 +34,7 @@ _VALUE_BEFORE = re.compile(
     r"(?<!\w)([A-Za-z]\w*)\s*=\s*-?[\d.]+(?:\s*[,;]\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+)\1\s*\Z"
 )
 _FINAL = re.compile(r"\bfinal\s+answer", re.IGNORECASE)
-_UNCLOSED = re.compile(r"\\boxed\s*\{([^\n$]+)\Z")  # which is how some models end
+_UNCLOSED = re.compile(r"\\boxed\s*\{(.+)")  # in the last line, which is how some models end
 _HAS_PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
 _MENTIONED = re.compile(
     r"(?:\b(?:not|never|or|nor|either|neither|between|than|least|most|about|around|cannot|isn't|wasn't|aren't|all"
@@ -62,7 +62,7 @@ def stated_answer(text: str) -> str:
     said = "" if boxes and not _FINAL.search(rest) else _stated(marked(rest), one_number=not boxes)
     if boxes and not said:
         return _last_boxes(text, boxes)
-    if not boxes and (unclosed := _UNCLOSED.search(text)):
+    if not boxes and (unclosed := _UNCLOSED.search(text.replace("$", "\n").rpartition("\n")[2])):
         return unclosed[1].strip()
     return said or _stated(text.strip(), one_number=False) or tidy(text)
 

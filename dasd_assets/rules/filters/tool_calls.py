@@ -12,7 +12,7 @@ from dasd_resources.chat import has_tool_call, split_thinking
 _NAME = r"[A-Za-z_][\w.-]{0,63}"
 _OBJECT = r"\[?\s*\{\s*\""  # JSON, of one call or of several
 NOTATIONS = {
-    "Hermes, Qwen, GLM": rf"<tool_call>\s*(?:{_OBJECT}|<function={_NAME}>|{_NAME}\s*\n?\s*<arg_key>)",
+    "Hermes, Qwen, GLM": rf"<tool_call>\s*(?:{_OBJECT}|<function={_NAME}>|{_NAME}\s*<arg_key>)",
     "Llama, Qwen-Coder": rf"<function={_NAME}>\s*(?:\{{|<parameter=|</function>)",
     "Llama's Python": r"<\|python_tag\|>\s*(?:\{\s*\"|[\w.]+\(|import\s|[A-Za-z_]\w*\s*=|#)",
     "Llama 4": rf"<\|python_start\|>\s*\[?\s*{_NAME}\(",
@@ -36,7 +36,7 @@ _CODE_OR_QUOTE = re.compile(r"`[^`\n]+`|\"<[^\"\n]{1,200}\"|[“「『][^”」�
 # A whole answer that is nothing but a call, in JSON or as Python.
 _BARE = re.compile(
     rf"\s*(?:\[\s*)?(?:\{{\s*\"(?:type\"\s*:\s*\"function\"\s*,\s*\")?(?:name|function)\"\s*:\s*\"{_NAME}\"\s*,\s*"
-    rf"\"(?:parameters|arguments|args)\"\s*:\s*\{{.*\}}\s*|[a-z]\w*_\w+\(\w+=[^\n]*\)\s*\])\]?\s*",
+    rf"\"(?:parameters|arguments|args)\"\s*:\s*\{{.*\}}\s*|[a-z](?=\w*_\w)\w*+\(\w+=[^\n]*\)\s*\])\]?\s*",
     re.S,
 )
 
