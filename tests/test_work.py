@@ -26,6 +26,8 @@ each_family = pytest.mark.parametrize("family", FAMILIES, ids=[family.domain for
         ("2 + 6 = 5 + 3 = 8, 2 + 6 = 5 + 3 = 9", [True, False]),
         ("2*3-5 = 1, 2 - 3-5 = -6, 8/-2-3 = -7, 2*3-5 = 2", [True, True, True, False]),
         ("1,000 + 234 = 1,234; 1,000 + 234 = 1,235", [True, False]),
+        ("4 + 4 = 8\n8 - 3 = 6, and 1/2 + 1/3 equals 5/7", [True, False, False]),
+        ("Adding 3 and 4: no. In all, 3 + 4 gives 8, 10000 + 500 = 10600", [False, False]),
         ("x = 5 + 3 = 9", []),
         ("12 = 12, x = 5, 4 / 0 = 0", []),  # nothing is computed
     ],
@@ -58,6 +60,19 @@ def test_broken_values_may_be_rounded_either_way(body: str, expected: list[bool]
         "7 + 8 = 3 (mod 12)",
         r"7 + 8 = 3 \pmod{12}",
         "17 / 5 = 3 remainder 2",
+        "3 * 5 = 1 modulo 7",
+        "Modulo 7, 3 * 5 = 1",
+        "In binary, 1101 + 11 = 10000",
+        "7 + 1 = 10 in base 8",
+        "2 1/2 + 1 = 3 1/2",
+        "7 3/4 - 2 1/4 = 5 1/2",
+        "5/2 + 1 = 3 1/2",
+        "We have 1 3/4 = 7/4",
+        "10 000 + 500 = 10 500, and 9500 + 500 = 10 000",
+        "The sum of 1/2 and 1/3 equals 5/6",
+        "Adding 1/2 gives 3/4",
+        "Plugging in 2 gives 3 + 4 = 7",
+        "Adding 2 * 3 gives 10",
         "20% of 5 + 1 = 2",
         "sin 2 + 3 = 4",
         r"\frac{1}{2} + 3 = 4",
@@ -80,7 +95,9 @@ def test_the_reason_quotes_what_does_not_hold() -> None:
     assert work("<think>\nHm.\n</think>\n7 + 7 = 15", "") == Verdict(True)
 
 
-@pytest.mark.parametrize("text", ["1+" * 50_000, "1=1=" * 30_000, "1-" * 30 + "1=1 " + "-" * 50_000, "1,111" * 20_000])
+@pytest.mark.parametrize(
+    "text", ["1+" * 50_000, "1=1=" * 30_000, "1-" * 30 + "1=1 " + "-" * 50_000, "1,111" * 20_000, f"1{' ' * 50_000}= 1"]
+)
 def test_hostile_text_takes_no_time_that_grows_faster_than_it(text: str) -> None:
     assert len(list(equations(text))) <= 1
 

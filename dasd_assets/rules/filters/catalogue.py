@@ -22,7 +22,7 @@ from dasd_resources.sandbox import USUAL, Confinement
 from dasd_resources.verifiers.catalogue import VERIFIER_VERSION
 from dasd_resources.verifiers.judgement import Asked
 
-FILTER_VERSION = "3"  # raise it when a verdict can change; not for a filter that is added
+FILTER_VERSION = "4"  # raise it when a verdict can change; not for a filter that is added
 
 
 @dataclass(frozen=True)

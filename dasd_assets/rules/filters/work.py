@@ -26,13 +26,18 @@ _SIDE = rf"{_NUMBER}(?:\s*{_OPERATOR}\s*{_NUMBER}){{0,{MAX_TERMS}}}"
 _EQUALS = r"\s*(?:=|\bgives\b|\bequals\b)\s*"
 _EQUATION = re.compile(rf"(?<![\w.,$^_√\\]){_SIDE}(?:{_EQUALS}{_SIDE})+(?![\w%^√!(\[{{\\])(?![.,]\d)")
 _PART = re.compile(rf"({_NUMBER})|({_OPERATOR})")
+# "Adding 1/2 gives 3/4" says nothing of the number that it follows.
+_SAYS_OF_NUMBER = re.compile(rf"(?:\A|=|gives|equals)\s*{_NUMBER}(?:\s*[/÷]\s*{_NUMBER})?\s*\b(?:gives|equals)\b")
 _COMPUTES = re.compile(rf"\d\s*{_OPERATOR}")
-# What stands beside an equation where it is a part of another formula, or holds in other arithmetic.
+# What stands beside an equation where it is a part of another formula or number (`2 1/2`, `10 000`), or holds in other
+# arithmetic.
 _GOES_ON_BEFORE = re.compile(
-    r"(?:[-−+*/×·÷^√=)}\]|:]|\\[a-z]+|\b(?:of|plus|minus|times|over|by|log|ln|sin|cos|tan|sqrt|root))\s*\Z"
+    r"(?:[-−+*/×·÷^√=)}\]|:]|\\[a-z]+|\b(?:of|plus|minus|times|over|by|log|ln|sin|cos|tan|sqrt|root)"
+    r"|(?i:\b(?:adding|subtracting|binary|octal|hex\w*|(?:mod(?:ulo)?|base) \d{1,3})),?)\s*\Z|\d[ \t\xa0\u202f]+\Z"
 )
 _GOES_ON_AFTER = re.compile(
-    r"\s*(?:[-−+*/×·÷^|:]\s*[\w(√\\{]|\(?\s*\\?[bp]?mod\b|r(?:emainder)?\s*\d|remainder|times\b|over\b)"
+    r"\s*(?:[-−+*/×·÷^|:]\s*[\w(√\\{]|\(?\s*\\?[bp]?mod(?:ulo)?\b|\(?(?:in )?(?:base|binary|octal|hex)"
+    r"|r(?:emainder)?\s*\d|remainder|times\b|over\b)|[ \t\xa0\u202f]+\d"
 )
 _TAKEN_BACK = re.compile(
     r"[\s.,;!?)*-]*(?:wait|hmm|no\b|oops|actually|but\b|(?:that|this)(?:'s| is)? (?:not|wrong))", re.I
@@ -57,8 +62,8 @@ def work(text: str, metadata: str) -> Verdict:
 def equations(body: str) -> Iterator[tuple[str, bool]]:
     """Every equation of numbers as it is written, and whether it holds; broken values may be rounded either way."""
     for match in _EQUATION.finditer(body):
-        before, after = body[: match.start()][-12:], body[match.end() :][:24]
-        if _GOES_ON_BEFORE.search(before) or _GOES_ON_AFTER.match(after):
+        before, after = body[max(match.start() - 12, 0) : match.start()], body[match.end() : match.end() + 24]
+        if _GOES_ON_BEFORE.search(before) or _GOES_ON_AFTER.match(after) or _SAYS_OF_NUMBER.search(match[0]):
             continue
         sides = re.split(_EQUALS, match[0])
         try:
