@@ -12,6 +12,7 @@ _CANNOT = (
     "|(?:am|'m|are|'re) (?:not able|unable|not going|not allowed) to|won't be able to)"
 )
 _DO = r"(?:help|assist|comply|support|fulfil+|engage|participate|accommodate|oblige)\b"
+_WE_DO = "help|assist|comply"  # what "we" of a proof cannot do is of the question: give, share, support, accommodate
 _GIVE = r"(?:provide|give|answer|share|discuss|create|generate|write|produce|continue|do|offer|process|respond)\b"
 _THAT = (
     "(?: you)?(?: with)? (?:that|this|it|such|any|those|instructions?|information|guidance|advice|details|content|help"
@@ -27,7 +28,8 @@ def _spaced(pattern: str) -> str:
 # "I can't find an integer such that" is an answer, "I can't help with that" is none: the verb tells them apart.
 _REFUSAL = re.compile(
     rf"""(?<![\"'“‘「])(?:
-        \b(?:I|we)\s?{_spaced(_CANNOT)}\ (?:\w+ly\ )?(?:{_DO}|{_GIVE}{_spaced(_THAT)})
+        \bI\s?{_spaced(_CANNOT)}\ (?:\w+ly\ )?(?:{_DO}|{_GIVE}{_spaced(_THAT)})
+      | \b[Ww]e\s?{_spaced(_CANNOT)}\ (?:\w+ly\ )?(?:{_WE_DO})(?:\ you\b|{_spaced(_THAT)})
       | \b[Ss]orry,?\ (?:but\ )?(?:I|we)\s?(?:{_spaced(_CANNOT)})\ (?:\w+ly\ )?(?:{_DO}|{_GIVE})
       | \b[Ss]orry,?\ (?:but\ )?(?:that's|this\ is|that\ is)\ (?:not\ )?something\ I\ (?:can|can't|cannot)\b
       | \b(?:I|we)\ (?:must|have\ to|need\ to|will\ have\ to)\ (?:respectfully\ )?(?:decline|refuse)\b
