@@ -19,6 +19,7 @@ from dasd_assets.evaluation.evaluation_metrics import store_metrics, stored_accu
 from dasd_assets.evaluation.leaderboard import leaderboard_page, leaderboard_plot, standings
 from dasd_assets.evaluation.outcomes import checkpoint_outcomes
 from dasd_assets.evaluation.questions import benchmark_rows, benchmark_version, question_rows
+from dasd_assets.rules.ids import answer_seed, evaluation_id
 from dasd_assets.rules.verdict import VERIFYING, Verdict, judge_answer
 from dasd_resources.inference.engine import Completion
 from dasd_resources.inference.engines import PromptedModel
@@ -130,6 +131,15 @@ def test_answer_ids_depend_on_what_is_asked_alone(tiny: Recipe, student: Prompte
         wanted_answers(QUESTIONS, "c1", student, change(tiny, "evaluation.temperatures", [0.7])),
     ):
         assert not ids & set(other)
+
+
+def test_whoever_judges_a_model_that_is_asked_anew_says_the_same(tiny: Recipe, student: PromptedModel) -> None:
+    [*rows] = wanted_answers(QUESTIONS, "c1", student, tiny).values()
+    assert len({answer_seed(row) for row in rows}) == len(rows)
+    for row in rows:
+        judged_otherwise = {**row, "verifier_version": "newer", "judged_by": "corrected tests"}
+        assert evaluation_id(judged_otherwise) != evaluation_id(row)
+        assert answer_seed(judged_otherwise) == answer_seed(row)
 
 
 def test_answer_row(tiny: Recipe, student: PromptedModel) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 from dasd_assets.evaluation.questions import asked_questions
 from dasd_assets.records.progress import logged
 from dasd_assets.records.unsafe import confinement_of
-from dasd_assets.rules.ids import evaluation_id
+from dasd_assets.rules.ids import answer_seed, evaluation_id
 from dasd_assets.rules.instructions import asked_as
 from dasd_assets.rules.last_prompts import OF_CHECKPOINTS, SAMPLING, last_prompts
 from dasd_assets.rules.sampling import sampling_request
@@ -197,4 +197,5 @@ def _request(
         prompt = prompt_ids(asked_as(asked["question"], asked["instruction"]), asked["system_prompt"])
     except UnsupportedQuestion as error:
         return Failure(key, str(error), "unsupported_question")
-    return sampling_request(model, key, prompt, wanted["temperature"], wanted["top_p"], wanted["max_tokens"])
+    sampling = wanted["temperature"], wanted["top_p"], wanted["max_tokens"]
+    return sampling_request(model, key, prompt, *sampling, seed=answer_seed(wanted))

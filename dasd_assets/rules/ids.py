@@ -45,6 +45,7 @@ EVALUATION_ID_FIELDS = (
     "sample_index",
     "verifier_version",
 )
+SEEDED_WITH = "2, math-verify 0.9.0"  # the verifiers that the seeds of answers held when they held any
 
 
 def seed_of(row_id: str) -> int:
@@ -87,6 +88,14 @@ def evaluation_id(key: Mapping[str, object]) -> str:
     """
     known = {name: key[name] for name in EVALUATION_ID_FIELDS} | _where_given(key, "instruction", "judged_by")
     return content_hash([known, key["template_version"]])[:32]
+
+
+def answer_seed(key: Mapping[str, object]) -> int:
+    """The seed of an answer, of what decides it alone: whoever judges it, a model that is asked anew says the same.
+
+    key: as for `evaluation_id`.
+    """
+    return seed_of(evaluation_id({**key, "verifier_version": SEEDED_WITH, "judged_by": None}))
 
 
 def example_id(source: Mapping[str, object], tokens: Mapping[str, object]) -> str:
