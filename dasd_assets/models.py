@@ -10,11 +10,11 @@ from datetime import datetime
 import dagster as dg
 import polars as pl
 
+from dasd_assets.records.current_checkpoint import registration_time
 from dasd_assets.records.declaration import declare
 from dasd_assets.records.provenance import origin
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import ROLES
-from dasd_assets.rules.checkpoints import registration_time
 from dasd_assets.rules.rule import Rule
 from dasd_resources.inference.engines import Engines, PromptedModel
 from dasd_resources.recipe import Recipe

@@ -16,9 +16,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dasd_assets.records.current_checkpoint import registration_time
 from dasd_assets.records.recipe_document import described
 from dasd_assets.rules.asset_names import DAS
-from dasd_assets.rules.checkpoints import registration_time
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.rules.rule import Rule
 from dasd_resources.content_hash import content_hash

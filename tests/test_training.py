@@ -13,8 +13,9 @@ import pytest
 from conftest import Fake, Project, change
 
 from dasd_assets.commands.run import RunFailed
+from dasd_assets.records.current_checkpoint import registration_time
 from dasd_assets.records.recipe_document import described
-from dasd_assets.rules.checkpoints import current_checkpoints, registration_time, stage, trained_names
+from dasd_assets.rules.checkpoints import current_checkpoints, stage, trained_names
 from dasd_assets.rules.ids import checkpoint_id
 from dasd_assets.stage_training import Seen, Stage, _write_rows, register, seen_examples, training_version
 from dasd_resources.recipe import Recipe, load_recipe

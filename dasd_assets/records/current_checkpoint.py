@@ -1,10 +1,11 @@
-"""The current checkpoint that a stage ends with, or an error that says what to materialize first; and its folder.
+"""The current checkpoint that a stage ends with, its folder, and when a newer one is registered.
 
-A base model is known by its content and may be moved: its folder is where the recipe names it now, as long as that is
-the same model. What was trained lies in the home.
+Where there is none, an error says what to materialize first. A base model is known by its content and may be moved: its
+folder is where the recipe names it now, as long as that is the same model. What was trained lies in the home.
 """
 
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +16,7 @@ from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_resources.inference.engines import Engines
 from dasd_resources.inference.model_files import find_model
 from dasd_resources.recipe import Recipe, RecipeError
+from dasd_resources.storage.lake import Reading
 from dasd_resources.storage.warehouse import Row, Warehouse
 
 
@@ -31,6 +33,17 @@ def current_checkpoint(warehouse: Warehouse, recipe: Recipe, name: str) -> dict[
         if stage not in empty:
             raise dg.Failure(f"there is no current checkpoint of {stage}: materialize {checkpoint_asset(stage)} first")
     raise AssertionError("the student is no dataset, so never an empty one")
+
+
+def registration_time(reading: Reading, recipe: str, name: str) -> datetime:
+    """Now; or just after the newest row of this name, where the clock was set back: the newest is the one in force.
+
+    reading: the transaction that registers a checkpoint. recipe: its name.
+    """
+    query = "SELECT max(materialized_at) FROM checkpoints WHERE recipe = $recipe AND name = $name"
+    newest: datetime | None = reading.read(query, {"recipe": recipe, "name": name}).item()
+    now = datetime.now(UTC)
+    return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
 
 def folder_of(warehouse: Warehouse, engines: Engines, recipe: Recipe, row: Row) -> Path:

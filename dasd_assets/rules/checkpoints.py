@@ -4,15 +4,13 @@ A trained checkpoint is named for the dataset it was trained on, so that it keep
 temperature; its stage, its place in the order of training, may then change.
 """
 
-from datetime import UTC, datetime, timedelta
-
 import polars as pl
 
 from dasd_assets.rules.asset_names import DAS, MIXED, ROLES, checkpoint_asset, dataset_asset
 from dasd_assets.rules.empty_datasets import empty_datasets
 from dasd_assets.rules.rule import Rule
 from dasd_resources.recipe import Recipe
-from dasd_resources.storage.lake import Lake, Reading
+from dasd_resources.storage.lake import Lake
 
 CHAIN_VERSION = "1"
 CHAIN = Rule("checkpoint chain", CHAIN_VERSION, ("name", "generation.temperatures"))
@@ -40,17 +38,6 @@ def chain_reads(recipe: Recipe) -> dict[str, list[str]]:
         "sft_examples": list(map(dataset_asset, trained_names(recipe))),
         "empty_datasets": [],
     }
-
-
-def registration_time(reading: Reading, recipe: str, name: str) -> datetime:
-    """Now; or just after the newest row of this name, where the clock was set back: the newest is the one in force.
-
-    reading: the transaction that registers a checkpoint. recipe: its name.
-    """
-    query = "SELECT max(materialized_at) FROM checkpoints WHERE recipe = $recipe AND name = $name"
-    newest: datetime | None = reading.read(query, {"recipe": recipe, "name": name}).item()
-    now = datetime.now(UTC)
-    return now if newest is None else max(now, newest + timedelta(microseconds=1))
 
 
 def undistilled_student(lake: Lake, recipe: Recipe) -> str | None:
