@@ -69,7 +69,7 @@ def test_accuracies_and_checkpoints_are_of_the_whole_chain(findings: ReportData)
 
 
 def test_the_curve_of_a_checkpoint_whose_folder_is_gone_is_left_out(findings: ReportData, finished: Project) -> None:
-    assert list(findings.losses) == findings.trained == ["t060", "t100", "mixed"]
+    assert list(findings.losses) == findings.trained["name"].to_list() == ["t060", "t100", "mixed"]
     path = pl.when(pl.col("name") == "t060").then(pl.lit("checkpoints/gone")).otherwise("path")
     found = _losses(finished.warehouse, findings.checkpoints.with_columns(path=path))
     assert found == {name: findings.losses[name] for name in ("t100", "mixed")}

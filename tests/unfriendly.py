@@ -130,7 +130,8 @@ def unfriendly_home(folder: Path, recipe: Recipe, bait: str) -> UnfriendlyProjec
     project = UnfriendlyProject(folder / "home", recipe, warns=True)
     project.bait = bait
     project.land(NAME, [*hostile_rows(bait), *malformed_rows(bait)])
-    project.fake.fails = lambda request_id: request_id[-1] in "048"
+    fails = dict[str, bool]()  # some requests of each step, whatever their ids: these hold the bait's port
+    project.fake.fails = lambda request_id: fails.setdefault(request_id, len(fails) % 4 == 0)
     project.materialize("*student_rollouts,benchmark_questions,evaluations")
     quarantine_batch(project.warehouse, "other-0123456789ab", "; ".join(hostile_texts(bait)), "a step", 3, "a run")
     with project.instance() as instance:
