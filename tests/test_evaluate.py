@@ -306,6 +306,7 @@ def test_where_constraints_change_stored_answers_are_judged_again_and_no_model_i
     project: Project, folder: str, tmp_path: Path
 ) -> None:
     """A word that no answer has, demanded and then forbidden; back again, nothing is left to judge."""
+    project.fake.steady = True  # every response has an answer
     rules = ("keywords:existence", {"keywords": ["zzz"]}), ("keywords:forbidden_words", {"forbidden_words": ["zzz"]})
     for (rule, given), accuracy, num_verdicts in ((rules[0], 0.0, 2), (rules[1], 1.0, 4), (rules[0], 0.0, 4)):
         judge = {"verifier": "constraint", "instruction_id_list": [rule], "kwargs": [given]}
