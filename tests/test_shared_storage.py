@@ -104,6 +104,19 @@ def test_a_database_that_starts_again_is_waited_for(lake: Lake) -> None:
     assert lake.read(COUNT).row(0)[0] == 4
 
 
+def test_a_reader_whose_database_stops_gets_an_error(lake: Lake) -> None:
+    """DuckDB ended the process: in a code server, all of the service."""
+    server = shared_stores.postgres()
+    try:
+        with pytest.raises(UnreadableCatalog, match="see whether the database runs"), lake.reading() as reading:
+            reading.read(COUNT)
+            server.stop()
+            reading.snapshot_id()
+    finally:
+        server.start()
+    assert lake.read(COUNT).row(0)[0] == 0
+
+
 def test_who_waits_for_the_lock_while_the_database_starts_again_gets_it(lake: Lake) -> None:
     server = shared_stores.postgres()
     holds, waits = Event(), Event()

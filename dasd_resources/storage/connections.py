@@ -59,7 +59,9 @@ def attach(catalog: Catalog, at: int | None = None, read_only: bool = False) -> 
         if reusable_for is None:
             _detach(connection)
     except BaseException as error:
-        connection.close()  # never used again: a transaction or a setting may be left on it
+        with suppress(duckdb.Error):  # `close` would, and end the process where the catalog's server has gone
+            connection.execute("ROLLBACK")
+        connection.close()  # never used again: a setting may be left on it
         cause = error.__cause__ or error.__context__
         if cause is not None and not isinstance(cause, Exception):  # DuckDB turns Ctrl-C into an error of its own
             raise cause from None
@@ -93,15 +95,11 @@ def _taken_by_itself() -> int:
 
 @contextmanager
 def committing(connection: duckdb.DuckDBPyConnection, origin: str, require_lock: RequireLock) -> Iterator[None]:
-    """A transaction whose snapshot says who made it and has `origin` as message; rolled back if the block raises."""
+    """A transaction whose snapshot says who made it and has `origin` as message; `attach` rolls it back on errors."""
     connection.execute("BEGIN")
-    try:
-        yield
-        connection.execute(f"CALL dasd.set_commit_message('{AUTHOR}', $origin)", {"origin": origin})
-        require_lock()
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    yield
+    connection.execute(f"CALL dasd.set_commit_message('{AUTHOR}', $origin)", {"origin": origin})
+    require_lock()
     connection.execute("COMMIT")
 
 
