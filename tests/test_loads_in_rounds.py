@@ -91,9 +91,8 @@ def test_of_many_new_batches_the_first_is_checked_apart_and_none_after_raised_li
     own: KeepingProject, engine: Engine
 ) -> None:
     land(own, NUM_BATCHES)  # one more: it and the last share the models
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dasd_assets.service.rounds.FEW", NUM_BATCHES)
-        make_batches(own, engine)
+    own.recipe = change(own.recipe, "automation.check_first_batch_above", NUM_BATCHES)
+    make_batches(own, engine)
     assert engine.loads == dict.fromkeys(ONCE, 2)
     for role in ("teacher", "student"):
         own.recipe = change(own.recipe, f"parity.{role}.max_mean_difference", 0.5)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import dagster as dg
@@ -14,9 +14,9 @@ from dasd_assets.records.quarantine import Quarantine
 from dasd_assets.service.attempts import Attempt
 from dasd_assets.service.jobs import executor
 from dasd_assets.service.planning import STEPS_PER_LOOK, Planner, Tables
-from dasd_assets.service.rounds import FEW, Part, Round, next_part, rounds
+from dasd_assets.service.rounds import Part, Round, in_order, next_part, rounds
 from dasd_assets.service.staleness import NEVER, Cause, Stale
-from dasd_assets.service.steps import LEVELS, Step, steps_of
+from dasd_assets.service.steps import LEVELS, Step, marked_unproven, steps_of
 from dasd_resources.inference.engines import Engines
 from dasd_resources.recipe import load_recipe
 from dasd_resources.storage.warehouse import Warehouse
@@ -164,12 +164,17 @@ def test_a_model_on_ray_has_them_too_though_no_step_holds_its_gpu(ray: dict[str,
     assert rounds(change(demo, "teacher", {**demo.teacher.model_dump(), "ray": {"gpus": False}}), graph) == []
 
 
-def order_of_parts(folder: Path, num_batches: int, num_made: int = 0) -> list[tuple[tuple[str, ...], bool]]:
+FEW = load_recipe("demo").automation.check_first_batch_above
+
+
+def order_of_parts(
+    folder: Path, num_batches: int, num_made: int = 0, check_first_above: int = FEW
+) -> list[tuple[tuple[str, ...], bool]]:
     """The parts in which new batches are made beside others that are: assets, and whether they were but checked."""
     planner = Planner(
         dg.DagsterInstance.ephemeral(),
         dg.Definitions(),
-        load_recipe("demo"),
+        change(load_recipe("demo"), "automation.check_first_batch_above", check_first_above),
         Engines(home=str(folder)),
         Warehouse(home=str(folder)),
     )
@@ -178,6 +183,8 @@ def order_of_parts(folder: Path, num_batches: int, num_made: int = 0) -> list[tu
     made = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dasd_assets.service.planning.batches", lambda _: known)
+        patch.setattr("dasd_assets.service.planning.unfinished_runs", lambda *_: [])
+        patch.setattr("dasd_assets.service.planning.runs_of", lambda _, steps: {step.target: [] for step in steps})
         patch.setattr(Planner, "_tables", lambda *_: Tables(Quarantine({}, {}), {}, [], {}))
         patch.setattr(Planner, "_stale", lambda *_: [])
         patch.setattr(Planner, "_steps", lambda *_: list(due.values()))
@@ -196,6 +203,12 @@ def order_of_parts(folder: Path, num_batches: int, num_made: int = 0) -> list[tu
     return made
 
 
+def loads(made: list[tuple[tuple[str, ...], bool]]) -> Counter[str]:
+    """By what it makes, how often a model is loaded: to work, or to be checked, after it was asked for the other."""
+    asked = [(assets[0], checks) for assets, checks in made if assets[0] in ("responses", "scores")]
+    return Counter(asset for (asset, _), _ in groupby(asked))
+
+
 def test_no_model_is_loaded_for_one_batch_where_more_batches_wait_than_are_looked_at(tmp_path: Path) -> None:
     made = order_of_parts(tmp_path, 2 * STEPS_PER_LOOK, num_made=1)
     assert len(made) == 7 * 2 * STEPS_PER_LOOK
@@ -211,5 +224,25 @@ def test_of_many_batches_the_first_is_checked_before_the_others_are_begun(tmp_pa
     assert [made.index((("responses",), True)), made.index((("scores",), True))] == [sampled[0] + 1, scored[0] + 1]
     assert len(made) == 7 * many
     assert sum(one != other for one, other in pairwise(made)) == 6 + 2 * 2
+    assert loads(made) == {"responses": 4, "scores": 4}
     few = order_of_parts(tmp_path, FEW)
     assert sum(one != other for one, other in pairwise(few)) == 6
+    assert loads(few) == {"responses": 2, "scores": 2}
+
+
+def test_a_recipe_says_of_how_many_batches_the_first_is_checked_apart(tmp_path: Path) -> None:
+    """Of all that wait, of which a plan looks at fewer."""
+    made = order_of_parts(tmp_path, 2 * STEPS_PER_LOOK, check_first_above=1000)
+    assert loads(made) == {"responses": 2, "scores": 2}
+    made = order_of_parts(tmp_path, STEPS_PER_LOOK + 2, check_first_above=STEPS_PER_LOOK + 1)
+    assert loads(made) == {"responses": 4, "scores": 4}
+
+
+def test_after_a_batch_that_failed_its_check_the_next_is_checked_first() -> None:
+    """Though fewer are left: those that failed count, too."""
+    new = [step(f"{number}", "prompts") for number in range(2, FEW + 1)]
+    steps = [step("0", "responses", only_check=True), step("1", "responses", only_check=True), *new]
+    first, *others = in_order(marked_unproven(steps, [one.target for one in steps]), ROUNDS, FEW)
+    assert first.target == "0"
+    part = next_part(attempts(*others), ROUNDS)
+    assert (part.step.target, part.only_checks) == ("1", True)

@@ -133,7 +133,8 @@ class Planner:
         waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
         plan = Plan(waiting=waiting, quarantined=quarantined.now)
         # In the order of rounds, before the first of them are taken: a batch that was left out would come next alone.
-        steps = in_order([step for step in found if step.level in levels], of_recipe)
+        of_levels = [step for step in found if step.level in levels]
+        steps = in_order(of_levels, of_recipe, self.recipe.automation.check_first_batch_above)
         if patient and (why := held_back(marked, quarantined.now)) and any(step.batch for step in steps):
             steps, plan = [step for step in steps if step.batch is None], replace(plan, waiting=[*waiting, why])
         plan = self._sorted(plan, steps, quarantined, now, patient)

@@ -7,8 +7,9 @@ what one batch has loaded for the next. What needs no model has rounds of its ow
 takes longer than an idle engine is kept. A round leaves out only checks, and nothing is made from an asset before they
 pass. Rows that failed are asked again when all else is made, in the same rounds.
 
-Of many batches none of which has passed a check yet, the first to be made is checked before the others are begun: what
-would fail in all of them is found after one. For this the models are loaded once more.
+Of many batches (`automation.check_first_batch_above`) none of which has passed a check yet, the first to be made is
+checked before the others are begun: what would fail in all of them is found after one. For this each model is loaded
+twice more.
 """
 
 from collections.abc import Sequence
@@ -32,15 +33,12 @@ class Round:
     gated: frozenset[str]
 
 
-FEW = 8  # batches: of as many, none is checked before the others are made
-
-
 @dataclass(frozen=True)
 class Part:
     """What is made of a step at once; its identity is the whole step's. place: in the order in which parts are made.
 
     unchecked: assets of it that are not to be checked yet. only_checks: it is but to be checked. unproven: for the
-    first time, of all batches.
+    first time, of many batches.
     """
 
     step: Step
@@ -61,8 +59,13 @@ def rounds(recipe: Recipe, graph: BaseAssetGraph) -> list[Round]:
     return found
 
 
-def in_order(steps: Sequence[Step], of_recipe: Sequence[Round]) -> list[Step]:
-    """The steps by level, and those of batches by the part that `next_part` would make of them."""
+def in_order(steps: Sequence[Step], of_recipe: Sequence[Round], check_first_above: int) -> list[Step]:
+    """The steps by level, and those of batches by the part that `next_part` would make of them.
+
+    Of no more than `check_first_above` batches, none is checked before the others are made, so none is unproven.
+    """
+    if sum(step.level == "batch" for step in steps) <= check_first_above:
+        steps = [replace(step, unproven=frozenset()) for step in steps]
 
     def place(step: Step) -> tuple[int, bool, tuple[bool, int]]:
         part = _part(step, of_recipe) if step.level == "batch" else Part(step)
@@ -75,7 +78,7 @@ def next_part(due: Sequence[Attempt], of_recipe: Sequence[Round], last: Part | N
     """What is to be made next of the steps that are due. last: what was made before, whose model is loaded.
 
     Of several batches, a part in the place of the last one, else in the first place; else the first step, whole. Before
-    all of these, of many batches, the first check; after them, batches whose last attempt died, which may kill this
+    all of these, the check of what is unproven; after them, batches whose last attempt died, which may kill this
     process, too.
     """
     first = due[0].step
@@ -84,7 +87,7 @@ def next_part(due: Sequence[Attempt], of_recipe: Sequence[Round], last: Part | N
     if alone or not batches or not of_recipe:
         return Part(first)
     parts = [(one.died, _part(one.step, of_recipe)) for one in batches]
-    if len(batches) > FEW and (check := next((part for died, part in parts if part.unproven and not died), None)):
+    if check := next((part for died, part in parts if part.unproven and not died), None):
         return check
     # Of equal ones, the first.
     return min(parts, key=lambda one: (one[0], last is None or one[1].place != last.place, one[1].place))[1]

@@ -85,6 +85,8 @@ class Automation(Part):
     """Before the second attempt; four times as long before each later one, up to an hour."""
     keep_loaded_seconds: Annotated[float, Field(ge=0), AddedLater] = 600.0
     """For which a model stays loaded for the next step; 0: it is loaded for every step, and batch after batch made."""
+    check_first_batch_above: Annotated[Positive, AddedLater] = 8
+    """Of more new batches, the first is checked before the others are begun: each model is loaded twice more in all."""
 
     @field_validator("landing")
     @classmethod
