@@ -33,6 +33,7 @@ from pathlib import Path
 from measurements import Limit, Measurements, default_folder
 from results import table
 from scale_home import (
+    AUDIT,
     MAINTENANCE,
     MEAN,
     NOTHING,
@@ -40,7 +41,9 @@ from scale_home import (
     NUM_QUESTIONS,
     QUESTIONS_PER_BATCH,
     STEPS,
+    TOKENS_PER_SENTENCE,
     UNITS,
+    VERIFY,
     do,
     sizes,
 )
@@ -54,6 +57,8 @@ SHORT = 5.0  # seconds: how less than that grows is not seen
 SIZES = "sizes"
 SETTINGS = {"mean": MEAN, "candidates": NUM_CANDIDATES, "batch": QUESTIONS_PER_BATCH}
 LONGEST = 7  # steps that are named
+OF_SENTENCES = ("sentence table", "types and scores")  # steps that write a row for each
+OF_NO_RESPONSE = ("inputs", AUDIT, VERIFY, MAINTENANCE)  # nor sentence; the others make something of every response
 DOCS, PAGE, STORED = Path(__file__).parents[1] / "docs", "planning.md", "scale.jsonl"
 BEGIN, END = "<!-- figures: written by bench/bench_scale.py --write -->\n", "<!-- end of figures -->"
 CATALOG = "catalog.sqlite*"
@@ -206,9 +211,11 @@ def tables(kept: Measurements) -> str:
     idle = kept.found[shares[-1], NOTHING]
     lines = [
         f"{_counts(sized)} Batches of {QUESTIONS_PER_BATCH} questions, one process, CPU seconds, less those of an idle "
-        f"process ({idle['cpu']:.1f}). *Fixed* is what a step costs at any size, by the two smallest shares; the "
-        "exponent is that of the rest, between the two largest. At 100 % the rest of the largest share is taken in "
-        "proportion and, where its exponent is above 1, by that, too.",
+        f"process ({idle['cpu']:.1f}). Tokens and rows a second are those of the largest share: all its responses, or "
+        f"for the sentence table, types and scores all its sentences (of {TOKENS_PER_SENTENCE:.1f} tokens). *Fixed* is "
+        "what a step costs at any size, by the two smallest shares; the exponent is that of the rest, between the two "
+        "largest. At 100 % the rest of the largest share is taken in proportion and, where its exponent is above 1, by "
+        "that, too.",
         "",
         table(_head(shares), [_row(one, shares, sized) for one in grown]),
         f"Peaks, with the {idle['peak'] / 1e6:,.0f} MB of an idle process. Within one batch they grow with it: what "
@@ -237,6 +244,7 @@ def _head(shares: Sequence[float]) -> list[str]:
         "step",
         *(f"{share:g} %, s" for share in shares),
         "M tokens/s",
+        "rows/s",
         "fixed, s",
         "exponent",
         "100 %, h",
@@ -246,12 +254,18 @@ def _head(shares: Sequence[float]) -> list[str]:
 
 def _row(one: Growth, shares: Sequence[float], sized: dict[float, dict[str, float]]) -> list[object]:
     last = max((share for share in one.seconds if share in sized), default=None)
-    pace = "" if last is None else sized[last]["tokens"] / one.seconds[last] / 1e6
-    times: list[object] = [one.seconds.get(share, "") for share in shares]
+    pace = ["", ""] if last is None else paces(one.step, sized[last], one.seconds[last])
+    measured: list[object] = [one.step, *(one.seconds.get(share, "") for share in shares), *pace]
     if len(one.seconds) < 2:  # what a start costs and what grows cannot be told apart
-        return [one.step, *times, pace, "", "", "", ""]
+        return [*measured, "", "", "", ""]
     exponent = one.exponent if len(one.seconds) > 2 else ""
-    return [one.step, *times, pace, one.fixed, exponent, one.all_seconds / 3600, one.all_by_exponent / 3600]
+    return [*measured, one.fixed, exponent, one.all_seconds / 3600, one.all_by_exponent / 3600]
+
+
+def paces(step: str, size: dict[str, float], seconds: float) -> list[object]:
+    """Millions of tokens, and responses or sentences, of a share in one of so many seconds."""
+    rows = size["tokens"] / TOKENS_PER_SENTENCE if step in OF_SENTENCES else size["responses"]
+    return [size["tokens"] / seconds / 1e6, "" if step in OF_NO_RESPONSE else rows / seconds]
 
 
 def _peaks(one: Growth, shares: Sequence[float]) -> list[object]:

@@ -29,6 +29,7 @@ MEAN, DEVIATION, LONGEST = 15_700, 0.8, 65_000  # tokens; of their logarithm; to
 LONG = 65_536
 SAMPLE = 50  # rows of each table that `verify` recomputes
 NUMBERS = 2_000  # that sentences are made of
+TOKENS_PER_SENTENCE = 257_140_182 / 18_049_725  # counted at 1 %
 NOTHING, AUDIT, VERIFY, MAINTENANCE = (
     "a process that does nothing",
     "audit response",

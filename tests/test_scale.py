@@ -17,7 +17,6 @@ RATES = {
     "student tokens": ("tokenised_per_second", 1.0),
     "verdicts": ("judged_tokens_per_second", 1.0),
     "sentence table": ("sentence_tokens_per_second", 1.0),
-    "types and scores": ("typed_per_second", 2 * 18_049_725 / 257_140_182),
     "datasets": ("written_tokens_per_second", 108_484_857 / 257_140_182),
 }
 BYTES = {
@@ -73,6 +72,15 @@ def test_peaks_are_extrapolated_from_shares_that_hold_whole_batches(scale: Modul
     assert scale.most(SHARES, [0.5e9, 0.9e9, 1.2e9, 1.1e9]) == 1.1e9
 
 
+def test_rows_a_second_are_responses_or_sentences(scale: ModuleType) -> None:
+    size = {"responses": 100.0, "tokens": 2_000 * scale.TOKENS_PER_SENTENCE}
+    assert [scale.paces(step, size, 50.0)[1] for step in scale.STEPS[1:]] == [
+        *("", 2.0, 2.0, 2.0, 2.0),
+        *(pytest.approx(40), pytest.approx(40)),
+        *(2.0, 2.0, "", "", ""),
+    ]
+
+
 def test_the_page_has_the_figures_that_are_kept(scale: ModuleType) -> None:
     text = (scale.DOCS / scale.PAGE).read_text(encoding="utf-8")
     assert scale.with_tables(text, scale.stored(scale.DOCS)) == text, "run bench/bench_scale.py --write"
@@ -84,7 +92,8 @@ def test_a_plan_assumes_what_was_measured_at_the_largest_share(scale: ModuleType
     last = max(share for share, step in kept.found if step == scale.SIZES)
     sizes = kept.found[last, scale.SIZES]
     measured = {name: sum(sizes[f"bytes.{table}"] for table in tables) for name, tables in BYTES.items()}
-    for step, (name, units) in RATES.items():
+    types = {"types and scores": ("typed_per_second", 2 / scale.TOKENS_PER_SENTENCE)}
+    for step, (name, units) in {**RATES, **types}.items():
         measured[name] = units * sizes["tokens"] / scale.growth(kept, step).seconds[last]
     wrong = {name: (value, figures[name]) for name, value in measured.items() if not _agrees(value, figures[name])}
     assert wrong == {}, "set dasd_assets/plan/assumptions.py from docs/planning.md, and its sample output"
