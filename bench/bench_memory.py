@@ -7,9 +7,12 @@ One landed file, one batch, of the demo's questions; an engine that thinks for a
 Every asset runs in a process of its own, in the order of the graph, over what those before it have left: a fork of this
 one, which has loaded the definitions and read nothing, so that none pays again for loading them. Its peak is the most
 that the system ever kept in memory for it (`ru_maxrss`); the first row is of a fork that does nothing. DuckDB may take
-the 4 GB that every connection of ours may: what it keeps although it need not would show as growth. Left out: the
-processes that compare formulas, which have limits of their own, real engines, and of trainings all but their rows:
-these are written, checked, loaded and packed.
+the 4 GB that every connection of ours may: what it keeps although it need not would show as growth.
+
+Left out: the processes that compare formulas, which have limits of their own, real engines, and of trainings all but
+their rows: these are written, checked, loaded and packed. Nor are the web UI's pictures drawn. Assets and parts of them
+that this recipe does not have: `held_out_questions`, and what compares prompts with these and with each other
+(alike_questions.py); imported responses; another recipe's selection; experiments.
 """
 
 import argparse
