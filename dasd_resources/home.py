@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dasd_resources.errors import UserError
+from dasd_resources.packages import pip_install
 from dasd_resources.whole_files import write_whole
 
 LANDING_FOLDER = "prompts"
@@ -80,7 +81,7 @@ def keep_history(home: Path, dagster_home: str | None, url: str) -> None:
     if not url.startswith(DRIVER):
         raise HistoryConflict(f"{HISTORY_VARIABLE} must be {DRIVER}user:password@host:port/database")
     if find_spec("dagster_postgres") is None:
-        raise HistoryConflict(f"{HISTORY_VARIABLE} needs dagster-postgres: pip install 'dasd[cluster]'")
+        raise HistoryConflict(f"{HISTORY_VARIABLE} needs dagster-postgres: {pip_install('dasd[cluster]')}")
     settings = prepare_home(home, dagster_home) / "dagster.yaml"
     found = settings.read_text()
     if names_history(found):

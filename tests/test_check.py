@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -71,7 +72,7 @@ def test_quick_loads_no_engine(project: Project) -> None:
             "training.attn_implementation",
             "flash_attention_2",
             "attention",
-            "need flash_attn: pip install 'dasd[flash-attn]' --no-build-isolation, or",
+            f"need flash_attn: {sys.executable} -m pip install 'dasd[flash-attn]' --no-build-isolation, or",
         ),
         ("training.attn_implementation", "flash_attention_3", "attention", "need flash_attn_interface"),
         ("generation.num_candidates", 10**9, "disk", "make room"),

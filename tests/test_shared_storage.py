@@ -313,7 +313,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / PLACE).write_text(json.dumps({"data": "s3://lake/a"}))
     monkeypatch.setitem(place.PACKAGES, "data", ("duckdb_extension_of_nobody",))
     place._require_packages.cache_clear()
-    with pytest.raises(PlaceError, match=r"needs duckdb_extension_of_nobody: pip install 'dasd\[cluster\]'"):
+    with pytest.raises(PlaceError, match=r"needs duckdb_extension_of_nobody: \S+ -m pip install 'dasd\[cluster\]'"):
         _ = Lake(home=str(tmp_path)).catalog
 
 

@@ -26,6 +26,7 @@ from test_trainer import (  # noqa: F401 - the fixtures are used by name
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from dasd_assets.stage_training import tracker_faults
+from dasd_resources.packages import pip_install
 from dasd_resources.recipe import Training
 from dasd_resources.recipe.parts import deciding
 from dasd_resources.recipe.training_settings import Tracker
@@ -143,7 +144,7 @@ def test_dasd_check_says_what_to_install(project: Project) -> None:
     project.recipe = project.recipe.model_copy(update={"training": training})
     found = findings(project, quick=True)["trackers"]
     if missing:
-        assert found.status == "failed" and f"pip install {' '.join(missing)}" in found.message
+        assert found.status == "failed" and pip_install(*missing) in found.message
     else:
         assert found.status == "ok" and str(project.home / "trackers") in found.message
 

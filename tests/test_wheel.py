@@ -99,6 +99,13 @@ def test_it_plans_the_demo_in_an_empty_folder(installed: Installed) -> None:
     assert list(installed.folder.iterdir()) == [installed.folder / ".dasd"]
 
 
+def test_an_extra_is_asked_of_what_is_installed_and_of_no_registry(installed: Installed) -> None:
+    """As error messages have it (`pip_install`); what the extra names is where the tests have their packages."""
+    pip = (sys.executable, "-m", "pip", "--python", installed.scripts / "python", "install", "--dry-run", "--no-index")
+    said = subprocess.run([*pip, "dasd[cluster]"], env=installed.environment, stdout=subprocess.PIPE, text=True)
+    assert said.returncode == 0 and "Requirement already satisfied: dasd[cluster]" in said.stdout
+
+
 @pytest.mark.drill
 def test_the_demo_runs_and_is_seen(installed: Installed) -> None:
     assert "materializations in" in installed.dasd("run", "--recipe", "demo")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from dasd_assets.audit.arguments import RECIPE_HELP, port
 from dasd_resources.errors import UserError
 from dasd_resources.home import VIEWER
+from dasd_resources.packages import pip_install
 from dasd_resources.web_address import LOOPBACK
 
 NEEDED = ("jinja2", "starlette", "uvicorn")
@@ -36,7 +37,7 @@ def add_commands(commands: Subparsers) -> None:
 def command(args: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise CannotServe(f"{', '.join(missing)} is not installed: pip install 'dasd[ui]'")
+        raise CannotServe(f"{', '.join(missing)} is not installed: {pip_install('dasd[ui]')}")
     import uvicorn
 
     from dasd_assets.commands.messages import echo

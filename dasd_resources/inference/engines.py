@@ -31,6 +31,7 @@ from dasd_resources.inference.engine_workers import EngineWorkers
 from dasd_resources.inference.gpus import divide, visible_gpus
 from dasd_resources.inference.kept_loaded import kept_engine, make_room
 from dasd_resources.inference.model_files import context_length, find_model, fingerprint, prompting_fingerprint
+from dasd_resources.packages import pip_install
 from dasd_resources.recipe import Model, RayCluster, RecipeError, Server
 
 # Part of the key under which a fingerprint is cached; raised when it is made otherwise of files and prompting, so that
@@ -217,7 +218,7 @@ class Engines(ConfigurableResource):
 def require_ray() -> None:
     """Raise RecipeError where Ray is not installed."""
     if find_spec("ray") is None:
-        raise RecipeError("engine: ray needs Ray: pip install 'dasd[ray]', on every node, or remove ray")
+        raise RecipeError(f"engine: ray needs Ray: {pip_install('dasd[ray]')}, on every node, or remove ray")
 
 
 def _load_replica(path: Path, fingerprint: str, spec: Model, logs: Path | None) -> InferenceEngine:

@@ -19,6 +19,7 @@ from uuid import uuid4
 import duckdb
 
 from dasd_resources.errors import UserError
+from dasd_resources.packages import pip_install
 from dasd_resources.storage.catalogs import Catalog, RequireLock
 
 AUTHOR = "dasd"  # of every commit that is made here
@@ -207,7 +208,7 @@ def _extension_file(extension: str) -> str:
     package = f"duckdb_extension_{extension}"
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"{package} is not installed: pip install {package.replace('_', '-')}")
+        raise ModuleNotFoundError(f"{package} is not installed: {pip_install(package.replace('_', '-'))}")
     file = Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{extension}.duckdb_extension"
     if not file.is_file():
         raise RuntimeError(f"{package} has no build for duckdb {duckdb.__version__}: install the same version of both")

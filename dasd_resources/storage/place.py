@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from dasd_resources.errors import UserError
+from dasd_resources.packages import pip_install
 from dasd_resources.storage.catalogs import Catalog, PostgresCatalog, SqliteCatalog
 from dasd_resources.storage.data_places import DataPlace, LocalFolder, ObjectStore
 from dasd_resources.whole_files import write_whole
@@ -86,7 +87,7 @@ def _written(home: Path) -> dict[str, str]:
 @cache
 def _require_packages(name: str) -> None:
     if absent := [package for package in PACKAGES[name] if find_spec(package) is None]:
-        raise PlaceError(f"a home with its {name} elsewhere needs {', '.join(absent)}: pip install 'dasd[cluster]'")
+        raise PlaceError(f"a home with its {name} elsewhere needs {', '.join(absent)}: {pip_install('dasd[cluster]')}")
 
 
 def _without_password(url: str, environment: MutableMapping[str, str]) -> str:

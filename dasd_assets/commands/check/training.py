@@ -14,6 +14,7 @@ from dasd_assets.records.wording import size_of
 from dasd_assets.rules.checkpoints import trained_names
 from dasd_resources.inference.engines import PromptedModel
 from dasd_resources.inference.gpus import visible_gpus
+from dasd_resources.packages import pip_install
 from dasd_resources.recipe import Recipe, Training
 from dasd_resources.sft.launching import accelerate_config
 from dasd_resources.sft.trackers import FOLDER
@@ -21,7 +22,7 @@ from dasd_resources.sft.trackers import PACKAGES as TRACKERS
 from dasd_resources.sft.trainer import executable
 
 PACKAGES = {
-    "flash_attention_2": ("flash_attn", "pip install 'dasd[flash-attn]' --no-build-isolation"),
+    "flash_attention_2": ("flash_attn", pip_install("dasd[flash-attn]", "--no-build-isolation")),
     "flash_attention_3": ("flash_attn_interface", "build it from FlashAttention's sources (hopper/)"),
 }
 
@@ -47,7 +48,8 @@ def _strategy(training: Training) -> str:
     """What is generated of a strategy: processes, and accelerate's settings as its file has them."""
     assert training.gpus_per_node is not None
     if training.strategy == "zero3" and find_spec("deepspeed") is None:
-        raise CheckFailed("training.strategy zero3 needs DeepSpeed: pip install 'dasd[deepspeed]', or strategy: fsdp2")
+        remedy = pip_install("dasd[deepspeed]")
+        raise CheckFailed(f"training.strategy zero3 needs DeepSpeed: {remedy}, or strategy: fsdp2")
     wanted, num_gpus = training.gpus_per_node, len(visible_gpus())
     settings = yaml.safe_dump(accelerate_config(training), default_flow_style=True, sort_keys=False, width=10**6)
     num_bins = training.per_device_batch_size * training.nodes * wanted
@@ -97,7 +99,7 @@ def attention(recipe: Recipe, student: PromptedModel | None) -> str:
     """The packages that the recipe's attention and layer kernels are from, and the kernels themselves."""
     name = recipe.training.attn_implementation
     needed = [PACKAGES[name]] if name in PACKAGES else []
-    needed += [("kernels", "pip install 'dasd[kernels]'")] if recipe.training.use_kernels else []
+    needed += [("kernels", pip_install("dasd[kernels]"))] if recipe.training.use_kernels else []
     if missing := {package: remedy for package, remedy in needed if find_spec(package) is None}:
         raise CheckFailed(
             f"training.attn_implementation {name} and use_kernels {recipe.training.use_kernels} need "
@@ -134,7 +136,7 @@ def trackers(recipe: Recipe, home: Path) -> str:
     names = recipe.training.report_to
     if missing := [name for name in names if not any(map(find_spec, TRACKERS[name]))]:
         raise CheckFailed(
-            f"training.report_to: {', '.join(missing)} not installed: pip install {' '.join(missing)}, or report to "
+            f"training.report_to: {', '.join(missing)} not installed: {pip_install(*missing)}, or report to "
             "fewer; the curves are kept with each checkpoint in any case"
         )
     return f"{', '.join(names)}, without a network, in {home / FOLDER}"
