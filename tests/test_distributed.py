@@ -1,5 +1,6 @@
 """Two processes train as one does: the same losses, the same published weights, and on from a kill of one of them."""
 
+import json
 import os
 import signal
 import sys
@@ -98,8 +99,28 @@ def test_after_a_kill_of_one_process_the_others_end_and_a_rerun_goes_on(
     kill_and_go_on(of_two(make_job, f"killed-{strategy}", strategy), alone)
 
 
-def test_fsdp2_trains_on_bins_as_one_and_goes_on_after_a_kill(make_job: JobMaker, packed: Trained) -> None:  # noqa: F811
+# What Python runs as it starts: a training then says at its end which modules FSDP2 has sharded by themselves.
+TELLS_SHARDED = """import atexit, gc, json, os, pathlib, sys
+gc.disable()  # or some of what is left of the training might be gone
+def tell():
+    if "RANK" in os.environ and (fsdp := sys.modules.get("torch.distributed.fsdp")):
+        names = [type(one).__name__ for one in gc.get_objects() if issubclass(type(one), fsdp.FSDPModule)]
+        pathlib.Path(__file__).with_name(f"rank{os.environ['RANK']}.json").write_text(json.dumps(names))
+atexit.register(tell)
+"""
+
+
+def test_fsdp2_trains_on_bins_as_one_and_goes_on_after_a_kill(
+    make_job: JobMaker,  # noqa: F811
+    packed: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(TELLS_SHARDED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     kill_and_go_on(of_two(make_job, "killed-packed", "fsdp2", PACKED), packed)
+    sharded = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [names.count("FSDPQwen3DecoderLayer") for names in sharded] == [2, 2]  # every layer, in both processes
 
 
 def kill_and_go_on(job: SftJob, alone: Trained) -> None:
