@@ -99,7 +99,7 @@ def test_a_teacher_that_thinks_now_and_then(project: Project) -> None:
     """A hybrid set keeps both kinds, in every stage."""
     project.land("a.jsonl", prompt_rows(0, 15))
     project.fake.thinks = lambda seed: seed % 2 == 0
-    project.recipe = thinking_of(project.recipe, "optional")
+    project.recipe = thinking_of(change(project.recipe, "mixed_policy.length_cap", 1.0), "optional")
     project.run()
     taught = "(SELECT text FROM sft_examples JOIN responses USING (response_id))"
     for texts in ("responses", "student_rollouts", "teacher_continuations", taught):
