@@ -23,7 +23,7 @@ from dasd_assets.commands.plan import landed_prompts, scope_of
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.engine_time import decoding, idle, prefill, training
 from dasd_assets.plan.estimate import Plan, estimate
-from dasd_assets.plan.figures import Figure, Figures, at_hand, intervals, measured
+from dasd_assets.plan.figures import Figure, Figures, at_hand, exact, intervals, measured
 from dasd_assets.plan.hardware import Machine, machine
 from dasd_assets.plan.lengths import shorter
 from dasd_assets.plan.measured import Pace, Pass, continued, figures_of, fit, time_figures
@@ -577,6 +577,17 @@ def test_shorter_responses_are_fewer_tokens_and_fewer_accepted() -> None:
     assert all(math.isclose(same[name], values[name]) for name in values)
     assert half["teacher_tokens.t100"] < 0.9 * values["teacher_tokens.t100"]
     assert half["accepted_share.t100"] < 0.8 * values["accepted_share.t100"]
+
+
+def test_fewer_candidates_leave_fewer_questions_with_an_accepted_one() -> None:
+    """Of eight candidates each halves the questions without one: 0.4 after the first, 0.05 after four, 0.003125."""
+    recipe = change(load_recipe("dasd-4b"), "selection", {"policy": "best_per_question", "budgets": {}})
+    scope, _ = scope_of(recipe, [], machine("H100", 8), None)
+    shares = {"accepted_share": 0.6, "covered_share": 1 - 0.4 / 2**7}
+    told = {f"{name}.{dataset}": exact(at, "test", True) for name, at in shares.items() for dataset in recipe.datasets}
+    plan = estimate(recipe, scope, {**assumed(recipe, scope.machine), **told})
+    saved = {one.change: one.examples for one in savings(plan)}
+    assert saved["generation.num_candidates: 4"] == pytest.approx(2 * 105_000 * (0.05 - 0.4 / 2**7))
 
 
 def test_the_reports_recipe_is_planned_before_anything_is_here(

@@ -1,4 +1,4 @@
-"""Log-normal lengths of responses, cut at a limit of tokens: what a lower limit changes."""
+"""What a plan's figures become with shorter or fewer responses. Lengths are log-normal, cut at a limit of tokens."""
 
 import math
 from statistics import NormalDist
@@ -21,6 +21,20 @@ def shorter(recipe: Recipe, values: Values, limit: int) -> dict[str, float]:
         # Of a question's candidates one must still be short enough: rarely the question is lost.
         lost = (1 - kept) ** recipe.generation.num_candidates
         changed[f"covered_share.{dataset}"] *= 1 - lost
+    return changed
+
+
+def fewer(recipe: Recipe, values: Values, num_candidates: int) -> dict[str, float]:
+    """The figures with so many candidates a question, of the recipe's two or more: fewer questions have one accepted.
+
+    The share of questions without one is E[(1 - p)^n], of candidates that are independent given their question, and
+    log-convex in n: it is at most what lies geometrically between that of one candidate and that of the recipe's.
+    """
+    changed, before = dict(values), recipe.generation.num_candidates
+    towards = (num_candidates - 1) / (before - 1)
+    for dataset in recipe.datasets:
+        of_one, of_all = (1 - values[f"{name}_share.{dataset}"] for name in ("accepted", "covered"))
+        changed[f"covered_share.{dataset}"] = 1 - of_one ** (1 - towards) * of_all**towards
     return changed
 
 

@@ -10,7 +10,7 @@ from dasd_assets.plan.engine_time import fits
 from dasd_assets.plan.estimate import HOUR, Plan, disk_bytes, total_seconds
 from dasd_assets.plan.figures import Values, at_hand
 from dasd_assets.plan.hardware import Machine
-from dasd_assets.plan.lengths import shorter
+from dasd_assets.plan.lengths import fewer, shorter
 from dasd_assets.plan.model_size import ModelSize
 from dasd_assets.plan.scope import Scope
 from dasd_assets.plan.work import work_of
@@ -71,6 +71,9 @@ def _changes(recipe: Recipe, scope: Scope, values: Values) -> Iterator[Changed]:
     for change, changed in _settings(recipe):
         yield Changed(change, changed, scope, values)
     if _samples(recipe):
+        if num := recipe.generation.num_candidates // 2:
+            halved = _with(recipe, "generation", {"num_candidates": num})
+            yield Changed(f"generation.num_candidates: {num}", halved, scope, fewer(recipe, values, num))
         limit = recipe.generation.max_tokens // 2
         cut = _with(recipe, "generation", {"max_tokens": limit})
         yield Changed(f"generation.max_tokens: {limit}", cut, scope, shorter(recipe, values, limit))
@@ -88,7 +91,6 @@ def _samples(recipe: Recipe) -> bool:
 def _settings(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """Settings that change no figure but counts."""
     for section, key, value in (
-        ("generation", "num_candidates", recipe.generation.num_candidates // 2 if _samples(recipe) else 0),
         ("training", "epochs", recipe.training.epochs // 2),
         ("evaluation", "samples_per_question", recipe.evaluation.samples_per_question // 4),
         ("mixed_policy", "num_questions", (recipe.mixed_policy.num_questions or 0) // 2),
