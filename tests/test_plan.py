@@ -27,7 +27,7 @@ from dasd_assets.plan.figures import Figure, Figures, at_hand, exact, intervals,
 from dasd_assets.plan.hardware import Machine, machine
 from dasd_assets.plan.lengths import shorter
 from dasd_assets.plan.measured import Pace, Pass, continued, figures_of, fit, time_figures
-from dasd_assets.plan.model_size import ModelSize, size_of
+from dasd_assets.plan.model_size import Attention, ModelSize, size_of
 from dasd_assets.plan.page import page
 from dasd_assets.plan.savings import savings
 from dasd_assets.plan.scope import Scope
@@ -48,7 +48,7 @@ from dasd_resources.storage.upkeep import table_sizes
 NUM_PILOT = 9  # of the 15 questions of `finished`
 OF_CUT_OFF = {"prefix_cuts", "teacher_continuations", "continuation_tokens", "continuation_verdicts"}
 CORE = machine("cpu", 1)
-SMALL = ModelSize("s", 1e9, 1e9, 2e9, full_layers=10, window_layers=0, window=0, kv_bytes=1e3, attention_flops=1e3)
+SMALL = ModelSize("s", 1e9, 1e9, 2e9, {Attention(window=0, kv_bytes=1e3, flops=1e3): 10})
 
 
 @dataclass(frozen=True)
@@ -502,7 +502,7 @@ def test_sizes_are_those_that_the_models_are_published_with() -> None:
     assert teacher.num_parameters == pytest.approx(116.8e9, rel=0.01)
     assert teacher.num_active == pytest.approx(5.1e9, rel=0.15)
     assert teacher.num_bytes == pytest.approx(63e9, rel=0.05)
-    assert (teacher.full_layers, teacher.window_layers, teacher.window) == (18, 18, 128)
+    assert {layer.window: num for layer, num in teacher.layers.items()} == {0: 18, 128: 18}
     assert size_of("Qwen/Qwen3-4B-Instruct-2507", None, "bfloat16").num_parameters == pytest.approx(4.02e9, rel=0.01)
     with pytest.raises(UserError, match="hf download"):
         size_of("nobody/knows", None, "bfloat16")
@@ -519,6 +519,11 @@ LATENT: Config = {
     **{"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 8},
     **{"kv_lora_rank": 6, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8},
 }
+MIXED_HEADS: Config = {
+    **{**GROUPED, "model_type": "gemma4_text", "num_hidden_layers": 6, "global_head_dim": 16, "sliding_window": 4},
+    **{"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 4},
+}
+MAMBA: Config = {"model_type": "mamba2", "hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 64}
 LINEAR: Config = {
     **{**GROUPED, **EXPERTS, "model_type": "qwen3_next", "num_hidden_layers": 4, "num_experts": 4},
     **{"shared_expert_intermediate_size": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2},
@@ -526,26 +531,48 @@ LINEAR: Config = {
 }
 
 
+GROUPED_HEADS = {"kv_bytes": 2.0 * 2 * 1 * 8, "flops": 4.0 * 2 * 8}  # key and value in two bytes; two heads of 8
+
+
 @pytest.mark.parametrize(
-    ("config", "full", "window", "kv_bytes"),
+    ("config", "layers", "share"),
     [
-        ({"model_type": "gemma3", "text_config": TEXT}, 1, 5, 2 * 1 * 8 * 2),
-        ({"model_type": "mistral3", "text_config": OTHER_TEXT}, 2, 0, 2 * 1 * 8 * 2),
-        (LATENT, 2, 0, (6 + 4) * 2),
-        (LINEAR, 1, 0, 2 * 1 * 8 * 2),
+        (
+            {"model_type": "gemma3", "text_config": TEXT},
+            {Attention(0, **GROUPED_HEADS): 1, Attention(4096, **GROUPED_HEADS): 5},
+            1,
+        ),
+        ({"model_type": "mistral3", "text_config": OTHER_TEXT}, {Attention(0, **GROUPED_HEADS): 2}, 1),
+        # Scores of 4 + 4 dimensions, values of 8.
+        (LATENT, {Attention(0, kv_bytes=2 * (6 + 4), flops=2 * 2 * (4 + 4 + 8)): 2}, 0.5),
+        (LINEAR, {Attention(0, **GROUPED_HEADS): 1}, 0.5),
+        (
+            MIXED_HEADS,
+            {Attention(0, kv_bytes=2 * 2 * 1 * 16, flops=4 * 2 * 16): 1, Attention(4, **GROUPED_HEADS): 5},
+            1,
+        ),
+        ({**MAMBA, "num_heads": 4, "head_dim": 8, "n_groups": 1}, {}, 1),
     ],
-    ids=["gemma3", "mistral3", "latent attention", "linear attention"],
+    ids=["gemma3", "mistral3", "latent attention", "linear attention", "two sizes of heads", "no attention"],
 )
-def test_what_a_token_leaves_in_the_cache(
-    tmp_path: Path, config: Config, full: int, window: int, kv_bytes: int
+def test_what_a_layer_and_a_token_take(
+    tmp_path: Path, config: Config, layers: dict[Attention, int], share: float
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     size = size_of("tiny", tmp_path, "bfloat16")
-    assert (size.full_layers, size.window_layers, size.kv_bytes) == (full, window, kv_bytes)
+    assert (size.layers, size.active_expert_share) == (layers, share)
     assert size.num_bytes == 2 * size.num_parameters
 
 
-@pytest.mark.parametrize("config", [{"model_type": "of_tomorrow"}, {"model_type": "qwen3", "hidden_size": "many"}, {}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "of_tomorrow"},
+        {"model_type": "qwen3", "hidden_size": "many"},
+        {},
+        {"model_type": "rwkv", "hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 64},
+    ],
+)
 def test_a_configuration_that_transformers_does_not_know_is_refused(tmp_path: Path, config: Config) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"tiny: its size is not known, .*: correct the file, or upgrade"):

@@ -55,7 +55,7 @@ def group_size(spec: Model, machine: Machine) -> int:
 def fits(size: ModelSize, machine: Machine, each: int) -> bool:
     """Whether a copy and one sequence of 8,192 tokens have room on so many devices."""
     room = MEMORY_SHARE * machine.device.memory * each - size.num_bytes
-    return room > size.kv_bytes * size.attended(8192)
+    return room > size.cache_bytes(8192)
 
 
 def decoding(
@@ -67,7 +67,7 @@ def decoding(
     machine = used_by(spec, machine)
     device, each = machine.device, group_size(spec, machine)
     context = prompt + mean / 2  # of a sequence that is half written
-    cache = size.kv_bytes * size.attended(context)
+    cache = size.cache_bytes(context)
     if machine.is_cpu:
         sequences = 32.0
     else:
@@ -104,7 +104,7 @@ def _computing(num_tokens: float, mean: float, size: ModelSize, machine: Machine
 
 def _forward(size: ModelSize, context: float) -> float:
     """Operations of one token at this context: two a parameter, and its attention."""
-    return 2 * size.num_active + size.attention_flops * size.attended(context)
+    return 2 * size.num_active + size.attention_flops(context)
 
 
 def _most_at_once(spec: Model) -> int:

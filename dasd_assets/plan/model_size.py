@@ -4,13 +4,18 @@ Of a model that takes images, too, only what reads and writes text is counted.
 """
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dasd_resources.errors import UserError
 from dasd_resources.visible_text import excerpt_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 # Of a parameter in weights that are stored smaller; mxfp4 is 4 bits and a scale of 8 for every 32 of them.
@@ -48,29 +53,44 @@ REPORTED: dict[str, dict[str, object]] = {
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Of one layer. window: the last tokens that a token attends to, 0 for all.
+
+    kv_bytes: that one token leaves in the cache. flops: of one token for each token it attends to.
+    """
+
+    window: int
+    kv_bytes: float
+    flops: float
+
+    def attended(self, context: float) -> float:
+        """Tokens attended to at this context."""
+        return min(context, float(self.window)) if self.window else context
+
+
+@dataclass(frozen=True)
 class ModelSize:
     """num_parameters, num_active: all, and those that a token passes through. num_bytes: of the weights.
 
-    full_layers, window_layers: with attention to all of the context, and to `window` tokens of it; layers of linear
-    attention are neither. kv_bytes: that one token leaves in the cache of one layer. attention_flops: of one token for
-    each token it attends to, in one layer. active_expert_share: of a layer's experts, those that one token passes
-    through; 1 without experts.
+    layers: how many there are of each kind of attention; layers of linear attention are none of them, whose cost does
+    not grow with the context. active_expert_share: of a layer's experts, those that one token passes through; 1 without
+    experts.
     """
 
     name: str
     num_parameters: float
     num_active: float
     num_bytes: float
-    full_layers: int
-    window_layers: int
-    window: int
-    kv_bytes: float
-    attention_flops: float
+    layers: Mapping[Attention, int]
     active_expert_share: float = 1.0
 
-    def attended(self, context: float) -> float:
-        """Tokens attended to at this context, summed over the layers."""
-        return self.full_layers * context + self.window_layers * min(context, float(self.window or 0))
+    def cache_bytes(self, context: float) -> float:
+        """Of a sequence with this context, in all layers."""
+        return sum(num * layer.kv_bytes * layer.attended(context) for layer, num in self.layers.items())
+
+    def attention_flops(self, context: float) -> float:
+        """Of one token at this context, in all layers."""
+        return sum(num * layer.flops * layer.attended(context) for layer, num in self.layers.items())
 
     def weights_read(self, num_tokens: float) -> float:
         """Bytes of the weights that a step of so many tokens reads: of rarely chosen experts not all."""
@@ -82,7 +102,7 @@ class ModelSize:
         return float(self.num_bytes * (1 - experts + experts * touched))
 
 
-ABSENT = ModelSize("absent", 0.0, 0.0, 0.0, 0, 0, 0, 0.0, 0.0)  # a teacher whose responses are imported
+ABSENT = ModelSize("absent", 0.0, 0.0, 0.0, {})  # a teacher whose responses are imported
 
 
 def size_of(name: str, path: Path | None, dtype: str) -> ModelSize:
@@ -110,35 +130,41 @@ def _size(name: str, document: str, dtype: str) -> ModelSize:
         config = AutoConfig.for_model(raw.get("model_type"), **settings).get_text_config()
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError, StrictDataclassError) as error:
+        in_experts = sum(weights.numel() for key, weights in model.named_parameters() if ".experts." in key)
+        num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+        share = config.num_experts_per_tok / num_experts if in_experts and num_experts else 1.0
+        layers = Counter(_attention(config))
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, StrictDataclassError) as error:
         reason = excerpt_line(str(error), REASON_CHARS)
         raise UserError(
-            f"{name}: its size is not known, as transformers makes no language model of its config.json ({reason}): "
-            "correct the file, or upgrade transformers"
+            f"{name}: its size is not known, as transformers makes no language model of its config.json, or none whose "
+            f"layers are known ({reason}): correct the file, or upgrade transformers"
         ) from None
     num_parameters = sum(weights.numel() for weights in model.parameters())
-    in_experts = sum(weights.numel() for key, weights in model.named_parameters() if ".experts." in key)
-    num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
-    share = config.num_experts_per_tok / num_experts if in_experts and num_experts else 1.0
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    kinds = [kind for kind in kinds if kind not in WITHOUT_CACHE]
-    full = sum(kind != "sliding_attention" for kind in kinds)
-    cached = 2 * getattr(config, "num_key_value_heads", config.num_attention_heads) * head  # a key and a value
-    if latent := getattr(config, "kv_lora_rank", None):  # of which all heads' keys and values are made (MLA)
-        cached = latent + config.qk_rope_head_dim
     return ModelSize(
         name=name,
         num_parameters=num_parameters,
         num_active=num_parameters - in_experts * (1 - share),
         num_bytes=_num_bytes(raw, dtype, num_parameters, in_experts),
-        full_layers=full,
-        window_layers=len(kinds) - full,
-        window=getattr(config, "sliding_window", None) or 0,
-        kv_bytes=cached * 2.0,
-        attention_flops=4.0 * config.num_attention_heads * head,
+        layers=layers,
         active_expert_share=share,
     )
+
+
+def _attention(config: "PreTrainedConfig") -> Iterator[Attention]:
+    """Of every layer that has any; heads may differ from layer to layer."""
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    for layer, kind in zip(config.per_layer_config, kinds, strict=True):
+        if kind in WITHOUT_CACHE:
+            continue
+        num_heads = layer.num_attention_heads
+        head = getattr(layer, "head_dim", None) or layer.hidden_size // num_heads
+        value = getattr(layer, "v_head_dim", None) or head
+        cached = (getattr(layer, "num_key_value_heads", None) or num_heads) * (head + value)
+        if latent := getattr(layer, "kv_lora_rank", None):  # of which all heads' keys and values are made (MLA)
+            head, cached = layer.qk_nope_head_dim + layer.qk_rope_head_dim, latent + layer.qk_rope_head_dim
+        window = (getattr(layer, "sliding_window", None) or 0) if "sliding" in kind else 0
+        yield Attention(window, kv_bytes=2.0 * cached, flops=2.0 * num_heads * (head + value))
 
 
 def _num_bytes(raw: Mapping[str, object], dtype: str, num_parameters: int, in_experts: int) -> float:
