@@ -521,7 +521,8 @@ LATENT: Config = {
 }
 MIXED_HEADS: Config = {
     **{**GROUPED, "model_type": "gemma4_text", "num_hidden_layers": 6, "global_head_dim": 16, "sliding_window": 4},
-    **{"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 4},
+    **{"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 4, "enable_moe_block": True},
+    **{"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 8},
 }
 MAMBA: Config = {"model_type": "mamba2", "hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 64}
 LINEAR: Config = {
@@ -549,7 +550,7 @@ GROUPED_HEADS = {"kv_bytes": 2.0 * 2 * 1 * 8, "flops": 4.0 * 2 * 8}  # key and v
         (
             MIXED_HEADS,
             {Attention(0, kv_bytes=2 * 2 * 1 * 16, flops=4 * 2 * 16): 1, Attention(4, **GROUPED_HEADS): 5},
-            1,
+            0.25,
         ),
         ({**MAMBA, "num_heads": 4, "head_dim": 8, "n_groups": 1}, {}, 1),
     ],
@@ -570,6 +571,7 @@ def test_what_a_layer_and_a_token_take(
         {"model_type": "of_tomorrow"},
         {"model_type": "qwen3", "hidden_size": "many"},
         {},
+        {**LATENT, "num_experts_per_tok": None},
         {"model_type": "rwkv", "hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 64},
     ],
 )

@@ -5,7 +5,7 @@ Of a model that takes images, too, only what reads and writes text is counted.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,8 @@ BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 QUANTISED = {"mxfp4": 4.25 / 8, "fp8": 1.0, "awq": 0.56, "gptq": 0.56}
 REASON_CHARS = 120  # of an error that may list all models
 WITHOUT_CACHE = {"linear_attention", "conv", "moe"}  # kinds of layers that keep nothing of each token
+NUM_EXPERTS = ("num_local_experts", "num_experts", "moe_num_experts")  # of a layer, by the names of several models
+ACTIVE_EXPERTS = ("num_experts_per_tok", "top_k_experts", "moe_topk")
 # Configurations of the models that the report names, so that its recipe can be planned before they are downloaded.
 REPORTED: dict[str, dict[str, object]] = {
     "openai/gpt-oss-120b": {
@@ -131,8 +133,7 @@ def _size(name: str, document: str, dtype: str) -> ModelSize:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
         in_experts = sum(weights.numel() for key, weights in model.named_parameters() if ".experts." in key)
-        num_experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
-        share = config.num_experts_per_tok / num_experts if in_experts and num_experts else 1.0
+        share = _number(config, ACTIVE_EXPERTS) / _number(config, NUM_EXPERTS) if in_experts else 1.0
         layers = Counter(_attention(config))
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, StrictDataclassError) as error:
         reason = excerpt_line(str(error), REASON_CHARS)
@@ -149,6 +150,14 @@ def _size(name: str, document: str, dtype: str) -> ModelSize:
         layers=layers,
         active_expert_share=share,
     )
+
+
+def _number(config: "PreTrainedConfig", names: Sequence[str]) -> int:
+    """The first of these settings that is there. Raises ValueError for none."""
+    for name in names:
+        if isinstance(value := getattr(config, name, None), int) and value:
+            return value
+    raise ValueError(f"it has experts, but none of {', '.join(names)} is a number")
 
 
 def _attention(config: "PreTrainedConfig") -> Iterator[Attention]:
