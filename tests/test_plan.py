@@ -129,6 +129,19 @@ def test_responses_that_are_asked_no_more_stand_in_for_none_that_is_missing(copy
     assert figures_of(copy.warehouse, fewer, 15)["answered_share"].value < 1
 
 
+def test_what_filters_before_scoring_leave_is_known_where_they_came_after(copy: Project) -> None:
+    before = figures_of(copy.warehouse, copy.recipe, 15)["scored_share.t060"]
+    with copy.warehouse.commit("all are scored") as transaction:
+        transaction.read(
+            """INSERT INTO student_logprobs BY NAME
+            SELECT s.* REPLACE (r.response_id AS response_id) FROM responses r, (FROM student_logprobs LIMIT 1) s
+            WHERE r.response_id NOT IN (SELECT response_id FROM student_logprobs)"""
+        )
+    after = change(copy.recipe, "filters.apply", "after_selection")
+    assert before.value < 1
+    assert figures_of(copy.warehouse, after, 15)["scored_share.t060"] == before
+
+
 def test_the_bytes_of_a_sentence_are_those_of_its_type_too(finished: Project) -> None:
     sizes = {row["table_name"]: row["num_bytes"] for row in table_sizes(finished.warehouse).iter_rows(named=True)}
     each = figures_of(finished.warehouse, finished.recipe, 15)["bytes.sentence"].value

@@ -187,23 +187,24 @@ def _of_responses(lake: Lake, recipe: Recipe, num_landed: int) -> dict[str, Figu
         else Figure(share, max(1 - 3 / max(num_landed, 1), 0.0), share, PILOT, True),
         "prompt_tokens": measured(prompts["num_prompt_tokens"].cast(pl.Float64).to_numpy()),
     }
-    filters = required_filters(recipe.filters.require_correct, recipe.filters.required)
+    required = {"filters": recipe.filters.require_correct, "before_scoring": False}
+    filters = {name: list(required_filters(correct, recipe.filters.required)) for name, correct in required.items()}
     responses = stored("responses", "num_tokens", "response_id", "prompt_id", "temperature", "sample_index")
     student = stored("student_tokens", "num_tokens", "response_id", "num_prompt_tokens")
     query = f"""SELECT r.prompt_id, r.num_tokens AS teacher_tokens,
             t.num_tokens - t.num_prompt_tokens AS student_tokens,
-            (s.response_id IS NOT NULL)::DOUBLE AS scored, coalesce(v.accepted, FALSE)::DOUBLE AS accepted,
+            coalesce(v.scored, FALSE)::DOUBLE AS scored, coalesce(v.accepted, FALSE)::DOUBLE AS accepted,
             p.num_sentences, r.sample_index < $num_candidates
                 AND r.prompt_id IN (SELECT prompt_id FROM prompts p WHERE {IS_ASKED}) AS is_asked
         FROM {responses} r JOIN {student} t USING (response_id)
-            LEFT JOIN student_logprobs s USING (response_id)
-            LEFT JOIN (SELECT response_id, bool_and(passed) AS accepted FROM response_verdicts
-                WHERE list_contains($filters, filter) GROUP BY ALL) v USING (response_id)
+            LEFT JOIN (SELECT response_id, bool_and(passed) AS accepted,
+                    bool_and(passed) FILTER (list_contains($before_scoring, filter)) AS scored
+                FROM response_verdicts WHERE list_contains($filters, filter) GROUP BY response_id) v USING (response_id)
             LEFT JOIN (SELECT response_id, count(*) AS num_sentences FROM sentence_probabilities GROUP BY ALL) p
                 USING (response_id)
         WHERE r.temperature = $temperature"""
     for dataset, temperature in recipe.datasets.items():
-        params = {"filters": list(filters), "temperature": temperature, "quota_scope": recipe.quota_scope}
+        params = {**filters, "temperature": temperature, "quota_scope": recipe.quota_scope}
         rows = lake.read(query, {**params, "num_candidates": recipe.generation.num_candidates})
         if recipe.imports is not None:
             figures |= _of_imports(lake, recipe, dataset, asked)
