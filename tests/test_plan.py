@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from conftest import Fake, Project, change, fake_engines, prompt_rows
 from filelock import FileLock
+from test_docs import PAGES
 
 from dasd_assets.cli import main
 from dasd_assets.commands.pilot import FOLDER, NAME, Pilot, key_of, pass_seconds, run_pilot, scaled_to, training_pace
@@ -22,7 +23,7 @@ from dasd_assets.commands.pilot_files import draw, smaller
 from dasd_assets.commands.plan import landed_prompts, scope_of
 from dasd_assets.plan.assumptions import assumed
 from dasd_assets.plan.engine_time import decoding, idle, prefill, training
-from dasd_assets.plan.estimate import Plan, estimate
+from dasd_assets.plan.estimate import LARGE, TOTAL, Plan, estimate
 from dasd_assets.plan.figures import Figure, Figures, at_hand, exact, intervals, measured
 from dasd_assets.plan.hardware import Machine, machine
 from dasd_assets.plan.lengths import shorter
@@ -82,6 +83,16 @@ def planned_by(figures: Figures, finished: Project) -> Plan:
     """Of all questions of the finished home, with these figures in place of assumed ones."""
     scope, told = scope_of(finished.recipe, list(landed_prompts(finished.recipe, finished.home)), CORE, None)
     return estimate(finished.recipe, scope, {**told, **assumed(finished.recipe, CORE), **figures})
+
+
+def assert_disk_adds_up(plan: Plan) -> None:
+    """To the byte: what each stage leaves, and what there is while one trains; the lines of the page; the parts."""
+    beside = plan.disk["training state"].value + plan.disk["rows being trained on"].value
+    stages, lines = (sum(one.disk.value for one in every) for every in (plan.stages, plan.lines))
+    parts = sum(size.value for part, size in plan.disk.items() if part != TOTAL)
+    assert [stages + beside, lines, parts] == pytest.approx([plan.disk[TOTAL].value] * 3, abs=1)
+    small = sum(num.value for table, num in plan.rows.items() if table not in LARGE)
+    assert plan.disk["other rows"].value == pytest.approx(small * plan.figures["bytes.row"].value, abs=1)
 
 
 def test_a_large_file_is_several_batches(finished: Project) -> None:
@@ -340,6 +351,7 @@ def test_the_times_of_two_passes_are_found_again(tiny: Recipe) -> None:
     assert found["fixed.checkpoint_t060"].value == pytest.approx(1.5)
     plan = estimate(tiny, scope, {**figures, **found})
     assert all(stage.is_measured for stage in plan.stages)
+    assert_disk_adds_up(plan)
     # A recipe that asks each question 32 times as often as its pilot did.
     often = estimate(change(tiny, "evaluation.samples_per_question", 64), scope, {**figures, **found})
     few, many = (next(one for one in each.stages if one.stage.asset == "evaluations") for each in (plan, often))
@@ -650,6 +662,23 @@ def test_the_reports_recipe_is_planned_before_anything_is_here(
     continued, prefixes = 15_000 * 0.8 * 17_576, 15_000 * (1.125 * 17_576 + 200)
     continuations = 10.5 * continued + 4.8 * (continued + prefixes)
     assert plan["disk"]["continuations"]["value"] == pytest.approx(continuations, rel=0.01)
+    stages = {one["stage"]: one for one in plan["stages"]}
+    left = sum(one["disk"]["value"] for one in stages.values())
+    beside = plan["disk"]["training state"]["value"] + plan["disk"]["rows being trained on"]["value"]
+    assert left + beside == pytest.approx(plan["disk"]["total"]["value"], abs=1)
+    of_stage = {name: one["disk"]["value"] for name, one in stages.items()}
+    assert of_stage["teacher_generations_t060"] == pytest.approx(840_000 * 10.5 * 1.45e9 / 105e3)
+    assert of_stage["continuation_tokens"] == pytest.approx(4.8 * (continued + prefixes), rel=0.01)
+    assert of_stage["mixed_policy_dataset"] > 2.9 * stages["checkpoint_mixed"]["tokens"]["value"]
+    assert (of_stage["checkpoint_t060"], of_stage["evaluation_metrics"]) == (pytest.approx(2 * 4.02e9, rel=0.01), 0)
+    for one in stages.values():
+        for kind in ("rows", "tokens", "seconds", "device_hours", "money", "disk"):
+            assert one[kind]["low"] <= one[kind]["value"] <= one[kind]["high"]
+        for end in ("value", "low", "high"):
+            assert one["device_hours"][end] == pytest.approx(8 * one["seconds"][end] / 3600)
+            assert one["money"][end] == pytest.approx(2 * one["device_hours"][end])
+    for kind in ("rows", "tokens", "seconds", "device_hours", "money", "disk"):
+        assert stages["teacher_continuations"][kind]["low"] < stages["teacher_continuations"][kind]["high"]
     assert plan["money"]["value"] == pytest.approx(2 * plan["device_hours"]["value"])
     assert plan["device_hours"]["low"] < plan["device_hours"]["value"] < plan["device_hours"]["high"]
     assert plan["dominant"] == ["teacher_generations_t060", "teacher_generations_t100", "teacher_continuations"]
@@ -658,6 +687,16 @@ def test_the_reports_recipe_is_planned_before_anything_is_here(
     assert "--gpus 16" not in saved  # it uses 8
     assert plan["idle"] == {}
     assert {figure["origin"] for figure in plan["figures"].values()}.isdisjoint({"pilot"})
+
+
+def test_the_documented_plan_is_what_its_command_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASD_HOME", str(tmp_path))
+    text = PAGES["docs/planning.md"]
+    command = text.partition("```sh\ndasd ")[2].partition("  #")[0]
+    assert main(command.split()) == 0
+    assert text.partition("```text\n")[2].partition("```")[0] in capsys.readouterr().out
 
 
 def test_another_machine_keeps_lengths_and_no_times_of_another_kind() -> None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from conftest import Project, change, prompt_rows
 from test_imported_responses import importing
+from test_plan import assert_disk_adds_up
 from test_selection_source import other
 
 from dasd_assets.cli import main
@@ -95,6 +96,7 @@ def test_what_is_imported_is_read_and_not_sampled(imported: Project) -> None:
     assert plan.rows["student_tokens"].value == 5
     assert stages["teacher_generations_t060"].stage.kind == "imports"
     assert "teacher_continuations" in stages
+    assert_disk_adds_up(plan)
     # What is there is there: fewer candidates, or shorter ones, save nothing.
     assert not [one for one in savings(plan) if one.change.startswith("generation")]
 
@@ -108,6 +110,7 @@ def test_without_a_teacher_nothing_is_planned_for_it(imported: Project) -> None:
     # Five questions, two answers each, by the student and the two checkpoints trained from it.
     assert plan.rows["evaluations"].value == 5 * 2 * 3
     assert "answer_tokens.teacher" not in plan.figures
+    assert_disk_adds_up(plan)
 
 
 def test_a_pilots_file_brings_the_same_responses(imported: Project, tmp_path: Path) -> None:
@@ -132,6 +135,7 @@ def test_another_recipes_selection_is_planned_by_its_rows(finished: Project) -> 
     assert rows["student_tokens"] == finished.count("responses")
     off_policy = rows["selected_responses"] - found["fitting_share"].value * selected
     assert off_policy < rows["sft_examples"] - found["fitting_share"].value * selected  # those and the continuations
+    assert_disk_adds_up(plan)
     stages = {one.stage.asset for one in plan.stages}
     assert {"selection_source", "student_tokens", "checkpoint_mixed"} <= stages
     assert stages.isdisjoint({"teacher_generations_t060", "student_logprobs", "response_scores"})

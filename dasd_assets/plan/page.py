@@ -8,15 +8,16 @@ from dasd_assets.plan.figures import Interval
 from dasd_assets.plan.savings import Saving
 from dasd_assets.records.wording import number_of, size_of
 
-HEAD = ("stage", "rows", "tokens", "time", "90 %", "{device}-h", "money", "time from")
+HEAD = ("stage", "rows", "tokens", "time", "90 %", "{device}-h", "money", "disk", "time from")
+WITHIN = ("nine times in ten", "rows", "tokens", "{device}-h", "money", "disk")
 OF_TIMES = ("factor.", "fixed.")
-SHORT_SHARE = 0.002  # of the time: shorter stages share one line
+Shown = Callable[[float], str]
 
 
 def page(plan: Plan, saved: Sequence[Saving]) -> str:
     """What is planned, its stages, what dominates, what would be cheaper, and what all of it rests on."""
-    parts = [_heading(plan), _stages(plan), _totals(plan), *_idle(plan), _disk(plan), _dominates(plan), _cheaper(saved)]
-    return "\n\n".join([*parts, _figures(plan)])
+    parts = [_heading(plan), _stages(plan), _within(plan), _totals(plan), *_idle(plan), _disk(plan), _dominates(plan)]
+    return "\n\n".join([*parts, _cheaper(saved), _figures(plan)])
 
 
 def document(plan: Plan, saved: Sequence[Saving]) -> dict[str, object]:
@@ -43,15 +44,15 @@ def document(plan: Plan, saved: Sequence[Saving]) -> dict[str, object]:
 
 
 def _stage_document(plan: Plan, planned: StagePlan) -> dict[str, object]:
-    hours = planned.seconds.value * plan.scope.machine.num / HOUR
     return {
         "stage": planned.stage.asset,
         "table": planned.stage.table,
         "rows": vars(planned.rows),
-        "tokens": planned.stage.tokens,
+        "tokens": vars(planned.tokens),
         "seconds": vars(planned.seconds),
-        "device_hours": hours,
-        "money": hours * plan.scope.machine.price,
+        "device_hours": vars(plan.hours_of(planned.seconds)),
+        "money": vars(plan.money_of(planned.seconds)),
+        "disk": vars(planned.disk),
         "is_measured": planned.is_measured,
     }
 
@@ -72,32 +73,33 @@ def _heading(plan: Plan) -> str:
 
 
 def _stages(plan: Plan) -> str:
-    least = SHORT_SHARE * plan.seconds.value
-    shown = [planned for planned in plan.stages if planned.seconds.value >= least]
-    rows = [_row(plan, planned) for planned in shown]
-    if rest := sum(planned.seconds.value for planned in plan.stages if planned not in shown):
-        number = number_of(len(plan.stages) - len(shown), "short stage")
-        rows.append([number, "", "", _time(rest), "", *_cost(plan, rest), ""])
+    rows = [_head(plan, HEAD)]
+    for planned in plan.lines:
+        work, cost = _cells(plan, planned, _value)
+        time = [_value(planned.seconds, _time), _between(planned.seconds, _time)]
+        rows.append([planned.stage.asset, *work, *time, *cost, "assumed" if planned.pace is None else planned.pace])
+    return _table(rows)
+
+
+def _within(plan: Plan) -> str:
+    rows = [_head(plan, WITHIN)]
+    for planned in plan.lines:
+        work, cost = _cells(plan, planned, _between)
+        rows.append([planned.stage.asset, *work, *cost])
+    return _table(rows)
+
+
+def _head(plan: Plan, names: Sequence[str]) -> list[str]:
     device = "core" if plan.scope.machine.is_cpu else "GPU"
-    return _table([[part.format(device=device) for part in HEAD], *rows])
+    return [name.format(device=device) for name in names]
 
 
-def _row(plan: Plan, planned: StagePlan) -> list[str]:
-    stage, seconds = planned.stage, planned.seconds
-    return [
-        stage.asset,
-        _count(planned.rows.value) if stage.table and stage.table != "checkpoints" else "",
-        _count(stage.tokens) if stage.tokens else "",
-        _time(seconds.value),
-        _between(seconds, _time),
-        *_cost(plan, seconds.value),
-        planned.pace or "assumed",
-    ]
-
-
-def _cost(plan: Plan, seconds: float) -> list[str]:
-    hours = seconds * plan.scope.machine.num / HOUR
-    return [_count(hours), _dollars(hours * plan.scope.machine.price)]
+def _cells(plan: Plan, planned: StagePlan, cell: Callable[[Interval, Shown], str]) -> tuple[list[str], list[str]]:
+    """Rows and tokens; device-hours, money and disk."""
+    seconds, counts = planned.seconds, planned.stage.table != "checkpoints"
+    work = [cell(planned.rows, _count) if counts else "", cell(planned.tokens, _count)]
+    cost = [cell(plan.hours_of(seconds), _count), cell(plan.money_of(seconds), _dollars), cell(planned.disk, size_of)]
+    return work, cost
 
 
 def _totals(plan: Plan) -> str:
@@ -118,8 +120,9 @@ def _idle(plan: Plan) -> list[str]:
 
 
 def _disk(plan: Plan) -> str:
-    parts = sorted(((size.value, part) for part, size in plan.disk.items() if part != TOTAL), reverse=True)
-    return "\n".join(["Disk", *(f"  {part:<24}{size_of(size)}" for size, part in parts)])
+    parts = sorted(plan.disk.keys() - {TOTAL}, key=lambda part: -plan.disk[part].value)
+    sizes = [[part, size_of(plan.disk[part].value), _between(plan.disk[part], size_of)] for part in parts]
+    return _table([["disk", "bytes", "90 %"], *sizes])
 
 
 def _dominates(plan: Plan) -> str:
@@ -144,8 +147,7 @@ def _figures(plan: Plan) -> str:
     rows = [["figure", "value", "90 %", "from"]]
     shown = {name: one for name, one in plan.figures.items() if not name.startswith(OF_TIMES)}
     for name, figure in shown.items():
-        interval = Interval(figure.value, figure.low, figure.high)
-        between = _between(interval, _count) if figure.low < figure.high else ""
+        between = _between(Interval(figure.value, figure.low, figure.high), _count)
         rows.append([name, _count(figure.value), between, figure.origin])
     hidden = len(plan.figures) - len(shown)
     more = f"\nand {hidden} figures of the times that the pilot measured: --json has them" if hidden else ""
@@ -163,8 +165,13 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cells(row)).rstrip() for row in rows)
 
 
-def _between(interval: Interval, shown: Callable[[float], str]) -> str:
-    return f"[{shown(interval.low)} – {shown(interval.high)}]"
+def _value(interval: Interval, shown: Shown) -> str:
+    return shown(interval.value) if interval.value else ""
+
+
+def _between(interval: Interval, shown: Shown) -> str:
+    """Nothing of a number that is exact."""
+    return f"[{shown(interval.low)} – {shown(interval.high)}]" if interval.low < interval.high else ""
 
 
 def _count(number: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from dasd_assets.plan.engine_time import fits
-from dasd_assets.plan.estimate import HOUR, Plan, disk_bytes, total_seconds
+from dasd_assets.plan.estimate import HOUR, Plan, totals
 from dasd_assets.plan.figures import Values, at_hand
 from dasd_assets.plan.hardware import Machine
 from dasd_assets.plan.lengths import fewer, shorter
@@ -50,19 +50,17 @@ def savings(plan: Plan) -> list[Saving]:
 
 def _saving(plan: Plan, changed: Changed) -> Saving:
     values = at_hand(plan.figures)
-    before = total_seconds(plan.recipe, plan.scope, values) / HOUR
-    after = total_seconds(changed.recipe, changed.scope, changed.values) / HOUR
+    before, full = totals(plan.recipe, plan.scope, values)
+    after, less = totals(changed.recipe, changed.scope, changed.values)
     old, new = plan.scope.machine, changed.scope.machine
-    disk = sum(disk_bytes(plan.recipe, plan.scope, values).values())
-    disk -= sum(disk_bytes(changed.recipe, changed.scope, changed.values).values())
     examples = sum(work_of(plan.recipe, plan.scope, values).selected.values())
     examples -= sum(work_of(changed.recipe, changed.scope, changed.values).selected.values())
     return Saving(
         change=changed.change,
-        hours=before - after,
-        device_hours=before * old.num - after * new.num,
-        money=before * old.num * old.price - after * new.num * new.price,
-        disk=disk,
+        hours=(before - after) / HOUR,
+        device_hours=(before * old.num - after * new.num) / HOUR,
+        money=(before * old.num * old.price - after * new.num * new.price) / HOUR,
+        disk=full - less,
         examples=examples,
     )
 

@@ -145,6 +145,7 @@ def _mixed_policy(recipe: Recipe, values: Values, work: Work) -> None:
     work.selected[MIXED] = rows[f"sft_examples.{MIXED}"] = kept + off_policy
     tokens[f"trained.{MIXED}"] = kept * (prefix + values["continuation_length"] * mean) + off_policy * mean
     tokens[f"trained.{MIXED}"] += (kept + off_policy) * prompt
+    rows[f"selected_responses.{MIXED}"] = off_policy
     rows["selected_responses"] += off_policy
     rows["sft_examples"] = _total(rows, "sft_examples.")
 
