@@ -138,11 +138,12 @@ def build_definitions(
     compared = usable_experiments(recipe, home) if compared is None else compared
     engines = engines or EnvironmentEngines(home=str(home), keep_loaded_seconds=recipe.automation.keep_loaded_seconds)
     made = [_owned(asset, recipe) for asset in _assets(recipe, stages, compared)]
+    rescored = parity.build(recipe)  # by models: steps that need a GPU, as assets' do
     assets = dg.Definitions(
         assets=_with_code_references(made),
         asset_checks=[
             *checks.build(recipe),
-            *parity.build(recipe),
+            *rescored,
             *quarantine.build(),
             *landing_check.build(recipe),
             *data_file_check.build(),
@@ -153,7 +154,7 @@ def build_definitions(
             "train": _fixed(_alone(train, home)),
             "io_manager": _io_manager(recipe),
         },
-        executor=jobs.executor(recipe, home, None if pods is None else executor_in_pods(pods, made)),
+        executor=jobs.executor(recipe, home, None if pods is None else executor_in_pods(pods, [*made, *rescored])),
     )
     graph = assets.resolve_asset_graph()
     # Rounds need one process that keeps its models: where each step is a pod, that is the pod of the job itself.

@@ -28,7 +28,7 @@ from dagster_webserver.cli import cli as webserver_cli
 from dasd_assets.cli.parser import parse
 from dasd_assets.definitions import build_definitions
 from dasd_assets.service.batches_run import JOB
-from dasd_assets.service.step_pods import CONFIG, VARIABLE, PodError, pod_settings, read_pods
+from dasd_assets.service.step_pods import CONFIG, VARIABLE, PodError, read_pods
 from dasd_assets.viewer.access import Access
 from dasd_resources.home import DAGSTER_SETTINGS, DRIVER, HISTORY_VARIABLE, VIEWER
 from dasd_resources.storage.place import CATALOG_VARIABLE, DATA_VARIABLE
@@ -96,9 +96,10 @@ def test_steps_with_a_model_get_the_gpus(project: Project) -> None:
     job = made.resolve_job_def("everything")
     assert job.executor_def.name == "step_pods"
     dg.validate_run_config(job)
-    config = pod_settings(pods, [asset for asset in made.assets or () if isinstance(asset, dg.AssetsDefinition)])
+    config = job.executor_def.apply_config_mapping({"config": {}}).value["config"]
     steps = config["per_step_k8s_config"]
     assert {"teacher_generations_t060", "student_logprobs", "checkpoint_t060"} <= set(steps)
+    assert {"teacher_generations_t060_prefill_parity", "student_logprobs_engine_parity"} <= set(steps)
     assert not {"prompts", "response_verdicts", "sft_dataset_t060"} & set(steps)
     assert {step["container_config"]["resources"]["limits"][GPU] for step in steps.values()} == {8}
     assert GPU not in str(config["step_k8s_config"])

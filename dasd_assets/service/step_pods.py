@@ -38,7 +38,7 @@ def read_pods(file: Path) -> Pods:
 
 
 def executor_in_pods(pods: Pods, assets: Iterable[dg.AssetsDefinition]) -> dg.ExecutorDefinition:
-    """Dagster's executor of a pod for each step, told what each asset's step gets."""
+    """Dagster's executor of a pod for each step, told what the step of each asset or check gets."""
     from dagster_k8s import k8s_job_executor
 
     return k8s_job_executor.configured(pod_settings(pods, assets), name="step_pods")
