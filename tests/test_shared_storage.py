@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread, Timer
@@ -86,6 +87,15 @@ def test_one_commits_at_a_time_and_a_lost_lock_is_seen(lake: Lake) -> None:
         transaction.replace("prefix_cuts", {"seed": 1}, pl.DataFrame())
         shared_stores.postgres().execute(end_sessions)
     assert lake.read(COUNT).row(0)[0] == 4
+
+
+def test_the_server_ends_the_session_of_a_lost_machine_soon(lake: Lake) -> None:
+    """By itself after two hours, in which nobody else could commit."""
+    assert isinstance(lake.catalog, PostgresCatalog)
+    names = [f"tcp_{name}" for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")]
+    with closing(lake.catalog._session(patience=0)) as session, session.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}")
+        assert cursor.fetchone() == ("30", "10", "6", "90000")  # which it read back from the socket
 
 
 def test_a_database_that_starts_again_is_waited_for(lake: Lake) -> None:

@@ -28,6 +28,11 @@ LOCK_KEYS = {COMMIT: 1, UPKEEP: 2}
 PATIENCE_SECONDS = 60.0  # of who is about to commit, while the database starts again
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # between two tries to connect
 LOOK_SECONDS = 0.05  # as often as a lock file is looked at
+# Of the server, which by itself looks after two hours whether a silent machine is still there: so it takes 90 s.
+LOST_AFTER = (
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6; "
+    "SET tcp_user_timeout = 90000"  # where the server had just answered, keepalives are not sent
+)
 # What libpq says of a server that is away for a moment; with a wrong password or name there is nothing to wait for.
 AWAY = (
     *("refused", "starting up", "shutting down", "recovery", "unexpectedly", "timeout expired", "reset by peer"),
@@ -217,7 +222,7 @@ class PostgresCatalog:
     @contextmanager
     def locked(self, name: str = COMMIT, timeout: float = -1) -> Iterator[RequireLock]:
         # The lock ends with its session: when the process is killed, at once; when its machine is lost, with the
-        # keepalives; when the database starts again, so that who commits asks once more just before.
+        # server's keepalives; when the database starts again, so that who commits asks once more just before.
         with closing(self._holder(name, timeout)) as session:
             try:
                 yield lambda: self._require(session)
@@ -268,13 +273,14 @@ class PostgresCatalog:
         while True:
             try:
                 session = psycopg2.connect(self.url, keepalives_idle=30, keepalives_interval=10, connect_timeout=10)
+                session.autocommit = True
+                session.cursor().execute(LOST_AFTER)
             except psycopg2.OperationalError as error:
                 if time.monotonic() >= until or not any(word in str(error) for word in AWAY):
                     raise self._away(error) from None
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                session.autocommit = True
                 return session
 
     @contextmanager
