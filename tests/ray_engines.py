@@ -49,6 +49,20 @@ def deterministic() -> InferenceEngine:
     return Deterministic(lambda request_id: None)
 
 
+@dataclass
+class Forgetful(Deterministic):
+    """It gives no result for one request."""
+
+    left_out: str
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[Completion | Failure]:
+        yield from super().generate([request for request in requests if request.request_id != self.left_out])
+
+
+def forgetful(left_out: str) -> InferenceEngine:
+    return Forgetful(lambda request_id: None, left_out)
+
+
 def endless(folder: Path) -> InferenceEngine:
     """Leaves a file named for its process, and never ends."""
     (folder / str(os.getpid())).touch()

@@ -19,7 +19,16 @@ import pytest
 import ray
 from conftest import Project, change, prompt_rows
 from ray.cluster_utils import Cluster
-from ray_engines import Deterministic, deterministic, joined_then_stuck, killed, killed_once, stuck_on, unloadable
+from ray_engines import (
+    Deterministic,
+    deterministic,
+    forgetful,
+    joined_then_stuck,
+    killed,
+    killed_once,
+    stuck_on,
+    unloadable,
+)
 
 from dasd_assets.commands.check.cluster import cluster as check_cluster
 from dasd_assets.commands.check.outcome import CheckFailed, CheckWarning
@@ -32,7 +41,7 @@ from dasd_resources.inference.engine import (
     ScoringRequest,
 )
 from dasd_resources.inference.engine_worker import Load, Raised
-from dasd_resources.inference.engines import Engines, PromptedModel
+from dasd_resources.inference.engines import Engines, PromptedModel, once_each
 from dasd_resources.inference.ray_cluster import needs, room_on
 from dasd_resources.inference.ray_node import NodeState, Replica
 from dasd_resources.inference.ray_replicas import LEAST, MOST, Placing, RayReplicas, allowance
@@ -286,6 +295,16 @@ def test_whose_model_cannot_be_read_leaves_the_cluster(cluster: Cluster, monkeyp
 def test_what_an_engine_raises_is_said() -> None:
     [said] = Replica().answer(unloadable, gpus=True)
     assert isinstance(said, Raised) and str(said.error) == "set engine: vllm"
+
+
+def test_a_request_that_the_engine_leaves_out_is_a_failure_and_not_waited_for(cluster: Cluster) -> None:
+    asked, alone = requests(3), by_id(ALONE.generate(requests(3)))
+    with closing(replicas(cluster, partial(forgetful, "r1"), 1)) as engine:
+        found = by_id(once_each(asked, engine.generate(asked)))
+        again = by_id(engine.generate(asked[:1]))
+    left_out = found.pop("r1")
+    assert isinstance(left_out, Failure) and left_out.kind == "no_result"
+    assert again.items() < found.items() < alone.items() and len(found) == 2
 
 
 def of_demo(home: Path, asked: RayCluster, **changes: object) -> PromptedModel:

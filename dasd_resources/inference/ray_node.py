@@ -31,6 +31,13 @@ Job = tuple[Method, Requests]
 
 
 @dataclass(frozen=True)
+class Unanswered:
+    """Requests of a job that the engine has ended without a result for."""
+
+    request_ids: frozenset[str]
+
+
+@dataclass(frozen=True)
 class NodeState:
     """What a machine would compute with: equal on two, they give the same rows. `folder` is where the model lies."""
 
@@ -102,8 +109,8 @@ class Replica:
         """Have the requests answered after those that were fed before; None: end when they are."""
         self._fed.put(job)
 
-    def answer(self, load: Load, gpus: bool) -> Iterator[Result | Raised | None]:
-        """Load the engine, say so by None, and give the results of all that is fed; after an error nothing more."""
+    def answer(self, load: Load, gpus: bool) -> Iterator[Result | Unanswered | Raised | None]:
+        """Load the engine, say so by None, give the results of all that is fed and what has none; an error is last."""
         if not gpus:
             os.environ[VISIBLE] = ""
         try:
@@ -113,8 +120,11 @@ class Replica:
                     method, requests = job
                     results: Iterator[Result]
                     results = engine.generate(requests) if method == "generate" else engine.score(requests)  # type: ignore[arg-type]
-                    # Ray sends values into a generator, which `yield from` would pass on to a list of results.
-                    for result in results:  # noqa: UP028
+                    unanswered = {request.request_id for request in requests}
+                    for result in results:
+                        unanswered.discard(result.request_id)
                         yield result
+                    if unanswered:
+                        yield Unanswered(frozenset(unanswered))
         except Exception as error:
             yield Raised(portable(error))

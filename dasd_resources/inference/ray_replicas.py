@@ -25,7 +25,7 @@ from dasd_resources.inference.engine_worker import SECONDS_TO_END, Load, Method,
 from dasd_resources.inference.engine_workers import MAX_DEATHS, RUNS_AT_ONCE
 from dasd_resources.inference.limits import Request
 from dasd_resources.inference.ray_cluster import Needs, as_options, join, leave, num_places, too_small
-from dasd_resources.inference.ray_node import NodeState, Replica, Result, state_of
+from dasd_resources.inference.ray_node import NodeState, Replica, Result, Unanswered, state_of
 from dasd_resources.recipe import LOCAL, RecipeError
 
 LEAST = 8  # asked of a replica at a time, while there are so many
@@ -131,9 +131,11 @@ class RayReplicas:
                         waiting += [r for r in lost if deaths[r.request_id] < MAX_DEATHS]
                         waiting.sort(key=order)
                         yield from (_given_up(r, message) for r in lost if deaths[r.request_id] >= MAX_DEATHS)
+                    elif isinstance(message, Unanswered):
+                        place.asked = {key: r for key, r in place.asked.items() if key not in message.request_ids}
                     else:
                         self._num_losses = 0
-                        place.asked.pop(message.request_id)
+                        place.asked.pop(message.request_id, None)
                         yield message
         finally:
             # Of a caller who has stopped listening: nobody may get the results of its requests.
@@ -174,7 +176,7 @@ class RayReplicas:
                 place.asked.update({request.request_id: request for request in part})
                 place.actor.feed.options(concurrency_group=FEED).remote((method, part))
 
-    def _messages(self) -> Iterator[tuple[Place, Result | Lost]]:
+    def _messages(self) -> Iterator[tuple[Place, Result | Unanswered | Lost]]:
         """Results, and replicas that are lost, as soon as there is one; those who begin are seen to meanwhile."""
         by_ref = {place.says: place for place in self._places}
         first, others = ray.wait(list(by_ref), timeout=POLL_SECONDS, fetch_local=False)
@@ -236,7 +238,7 @@ def _is_placed(place: Place) -> bool:
     return bool(placement_group_table(place.group)["state"] == "CREATED")
 
 
-def _said(ref: "ray.ObjectRef | ray.ObjectRefGenerator") -> NodeState | Result | Lost | None:
+def _said(ref: "ray.ObjectRef | ray.ObjectRefGenerator") -> NodeState | Result | Unanswered | Lost | None:
     """What a replica has to say, where there is something."""
     try:
         message = ray.get(next(ref) if isinstance(ref, ray.ObjectRefGenerator) else ref)
