@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from multiprocessing.util import _finalizer_registry
 from pathlib import Path
 from random import Random
 
@@ -55,6 +56,11 @@ def answered(results: Iterator[Completion | Failure]) -> dict[str, Completion | 
     return found
 
 
+def at_exit() -> set[tuple[int | None, int]]:
+    """What multiprocessing would do at the end of this process."""
+    return {key for key in _finalizer_registry if key[0] is not None}
+
+
 def test_first_all_get_an_even_part_then_ever_smaller_ones() -> None:
     assert part_size(1920, 1920, 8, is_first=True) == 240  # avg@64 of 30 questions: all run at once
     total = 10 * RUNS_AT_ONCE
@@ -72,12 +78,14 @@ def test_a_part_has_requests_of_all_lengths() -> None:
 
 def test_every_request_is_answered_once_and_by_all_processes(tmp_path: Path) -> None:
     asked = requests(40)
+    hooks = at_exit()
     with closing(EngineWorkers(partial(at_work_together, 2, tmp_path), NO_GPUS)) as engine:
         found = answered(engine.generate(asked))
         processes = [worker.process for worker in engine._workers]
     assert set(found) == {r.request_id for r in asked}
     assert {c.token_ids[0] for c in found.values() if isinstance(c, Completion)} == {p.pid for p in processes}
     assert [process.exitcode for process in processes] == [0, 0]
+    assert at_exit() == hooks  # a service that loads models for months must not keep what ended them
 
 
 def test_no_more_processes_start_than_there_are_requests() -> None:

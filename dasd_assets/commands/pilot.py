@@ -42,6 +42,7 @@ from dasd_resources.home import LANDING_FOLDER, prepare_home
 from dasd_resources.inference.engines import Engines
 from dasd_resources.inference.kept_loaded import make_room
 from dasd_resources.landing.prompt_files import Prompt
+from dasd_resources.machine import num_cores
 from dasd_resources.recipe import Recipe
 from dasd_resources.sft.checkpoint import Progress, Trained, seconds_trained
 from dasd_resources.sft.trainer import train as train_in_child
@@ -131,7 +132,7 @@ def this_machine() -> Machine:
     import torch
 
     if not torch.cuda.is_available():
-        return machine("cpu", os.cpu_count() or 1)
+        return machine("cpu", num_cores())
     name = torch.cuda.get_device_name(0)
     known = next((device for device in DEVICES if device in name), "A100")
     return machine(known, torch.cuda.device_count())

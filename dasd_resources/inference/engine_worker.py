@@ -40,6 +40,7 @@ class Raised:
 
 
 Message = Completion | Failure | Score | Ready | Raised
+_at_exit: dict[SpawnProcess, list[Finalize]] = {}  # what ends those that were started and not killed yet
 
 
 def start(target: Callable[..., None], *args: object) -> tuple[SpawnProcess, Connection]:
@@ -52,8 +53,8 @@ def start(target: Callable[..., None], *args: object) -> tuple[SpawnProcess, Con
     process = context.Process(target=target, args=(theirs, *args))
     process.start()
     theirs.close()  # or its end would not be seen here
-    for end in (ours.close, process.terminate):  # before Python waits for it, which would wait for us
-        Finalize(None, end, exitpriority=0)
+    # Before Python waits for it, which would wait for us.
+    _at_exit[process] = [Finalize(None, end, exitpriority=0) for end in (ours.close, process.terminate)]
     return process, ours
 
 
@@ -64,6 +65,8 @@ def kill(process: SpawnProcess) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.join()
+    for hook in _at_exit.pop(process, ()):
+        hook.cancel()
 
 
 def serve(pipe: Connection, load: Load, gpus: Sequence[str], num_threads: int) -> None:

@@ -6,7 +6,6 @@ is started again by the next call, not within one: what killed it may do so agai
 """
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from dasd_resources.inference.engine_worker import (
     start,
 )
 from dasd_resources.inference.limits import Request
+from dasd_resources.machine import num_cores
 
 RUNS_AT_ONCE = 256  # requests that an engine runs at once: holding any back for later would only make it wait
 LEAST = 32  # handed out at a time, while there are so many
@@ -87,7 +87,7 @@ class EngineWorkers:
         self._load = load
         self._free = list(gpus)
         self._of_lost: list[Sequence[str]] = []
-        self._num_threads = max(1, (os.cpu_count() or 1) // len(gpus))
+        self._num_threads = max(1, num_cores() // len(gpus))
         self._workers: list[Worker] = []
         self._last_error: Exception | None = None
 
