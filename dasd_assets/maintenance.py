@@ -50,6 +50,7 @@ def maintain(warehouse: Warehouse, settings: Maintenance, origin: str) -> dict[s
         "num_old_snapshots_kept": kept,
         "num_data_files_deleted": files.num_files,
         "data_bytes_deleted": files.num_bytes,
+        "num_foreign_files": files.num_foreign,
         "num_leftovers_deleted": leftovers.num_files,
         "leftover_bytes_deleted": leftovers.num_bytes,
         "num_data_files_first_seen": first_seen,

@@ -71,7 +71,7 @@ def test_the_asset_counts_what_it_does(copy: Project) -> None:
     assert counts["num_rows_flushed"] > 0
     assert counts["num_files_merged"] > 0
     assert counts["num_data_files"] > 0
-    assert counts["num_snapshots_expired"] == counts["num_data_files_deleted"] == 0
+    assert counts["num_snapshots_expired"] == counts["num_data_files_deleted"] == counts["num_foreign_files"] == 0
     assert copy.run() == 0
 
 

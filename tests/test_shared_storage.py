@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread, Timer
+from uuid import uuid4
 
 import duckdb
 import polars as pl
@@ -16,7 +17,7 @@ import pytest
 import shared_stores
 from filelock import Timeout
 from old_catalog import old_catalog
-from shared_stores import overwrite
+from shared_stores import content, overwrite
 
 from dasd_resources.home import prepare_home
 from dasd_resources.storage import place
@@ -25,7 +26,7 @@ from dasd_resources.storage.catalog_copy import CatalogInUse, dump, restore_dump
 from dasd_resources.storage.catalogs import SQLITE_FILE, CatalogAway, PostgresCatalog
 from dasd_resources.storage.connections import attach
 from dasd_resources.storage.data_files import UnreadableCatalog, damaged, data_files, lost_files
-from dasd_resources.storage.data_places import LocalFolder
+from dasd_resources.storage.data_places import LocalFolder, ObjectStore
 from dasd_resources.storage.lake import Lake
 from dasd_resources.storage.migrations import MIGRATIONS
 from dasd_resources.storage.one_home import IDENTITY, PlaceTaken, require_own
@@ -149,10 +150,15 @@ def test_who_waits_for_the_lock_while_the_database_starts_again_gets_it(lake: La
 
 def test_only_old_objects_that_no_commit_named_are_deleted(lake: Lake) -> None:
     append(lake, "a")
-    overwrite(lake, "main/stray.parquet", b"x" * 100)
+    own = f"ducklake-{uuid4()}.parquet"
+    theirs = [f"main/{own}", f"main/orders/{own}", "prompts/theirs.parquet", f"b/main/prefix_cuts/{own}"]
+    for path in (f"main/prefix_cuts/{own}", *theirs):
+        overwrite(lake, path, b"x" * 100)
     now = datetime.now(UTC)
     assert delete_unreferenced(lake, "test", now - timedelta(hours=1)) == Swept()
-    assert delete_unreferenced(lake, "test", now + timedelta(hours=1)) == Swept(1, 100)
+    assert delete_unreferenced(lake, "test", now + timedelta(hours=1)) == Swept(1, 100, num_foreign=4)
+    assert [content(lake, path) for path in theirs] == [b"x" * 100] * 4
+    assert lake.catalog.data.sizes([f"main/prefix_cuts/{own}"]) == {}
     assert damaged_files(lake) == []
     assert append(Lake(home=lake.home), "b") == NUM_ROWS
 
@@ -261,6 +267,9 @@ def test_a_database_and_a_prefix_are_of_one_home(lake: Lake, tmp_path: Path) -> 
         with pytest.raises(PlaceTaken) as raised:
             append(Lake(home=str(other)), "b", 2)
         assert str(raised.value).startswith(f"{taken} is the home's that was {lake.home} on {socket.gethostname()}: ")
+    inside = ObjectStore(f"{chosen['data']}/main/b")
+    with pytest.raises(PlaceTaken, match=rf"main/b/ lies in {chosen['data']}/, the prefix of the home that was"):
+        require_own(PostgresCatalog(other, inside, json.loads((other / PLACE).read_text())["catalog"]))
     identity = (Path(lake.home) / IDENTITY).read_text()
     assert f"write {identity} into that file" in str(raised.value)
     # The home may move, and be found again by its identity.
@@ -286,7 +295,7 @@ def test_the_first_command_notes_the_place_and_no_password(tmp_path: Path) -> No
     with pytest.raises(
         PlaceError, match=r"has its tables in postgresql://me@db:5433/\S+ and s3://lake/a, not in s3://b"
     ):
-        choose_storage(tmp_path / "home", {"DASD_DATA": "s3://b"})
+        choose_storage(tmp_path / "home", {"DASD_DATA": "s3://b/c"})
 
 
 @pytest.mark.parametrize(
@@ -304,6 +313,7 @@ def test_the_first_command_notes_the_place_and_no_password(tmp_path: Path) -> No
         {"DASD_CATALOG": "postgresql://me@db:sesame/lake"},
         {"DASD_DATA": "s3://key:sesame@bucket/a"},
         {"DASD_DATA": "/somewhere/sesame"},
+        {"DASD_DATA": "s3://bucket/"},
     ],
 )
 def test_what_cannot_be_a_place_says_so_without_repeating_it(environment: dict[str, str], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -218,14 +219,15 @@ def test_only_old_orphans_are_deleted(tmp_path: Path) -> None:
     with warehouse.commit("change") as transaction:
         transaction.append_missing("student_logprobs", scored("r", "b", 40))
     (used,) = (tmp_path / "data").rglob("*.parquet")
-    young, old = used.with_name("young.parquet"), used.with_name("old.parquet")
-    for orphan in (young, old):
+    young, *old = (used.with_name(f"ducklake-{uuid4()}{of}.parquet") for of in ("", "", "-delete"))
+    theirs = used.with_name("theirs.parquet")
+    for orphan in (young, *old, theirs):
         orphan.write_bytes(b"x" * 100)
-    for path in (old, used):
+    for path in (*old, used, theirs):
         os.utime(path, (time.time() - 7200,) * 2)
     swept = delete_unreferenced(warehouse, "upkeep", datetime.now(UTC) - timedelta(hours=1))
-    assert swept == Swept(1, 100)
-    assert set((tmp_path / "data").rglob("*.parquet")) == {used, young}
+    assert swept == Swept(2, 200, num_foreign=1)
+    assert set((tmp_path / "data").rglob("*.parquet")) == {used, young, theirs}
 
 
 def test_a_moved_home_loses_nothing(warehouse: Warehouse, tmp_path: Path) -> None:

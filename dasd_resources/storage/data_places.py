@@ -1,24 +1,26 @@
 """Where the lake's data files are: a folder of the home, or an object store (S3).
 
-DuckLake writes and deletes them; here they are measured, read and copied. Paths are the catalog's, relative to the
-place. Credentials are found as every AWS client finds them (AWS_ACCESS_KEY_ID and the like, ~/.aws, the machine's
-role); AWS_ENDPOINT_URL names another store than Amazon's. They are kept in memory alone.
+DuckLake writes and deletes them; here they are measured, read and copied, and deleted where it would take others' for
+its own. Paths are the catalog's, relative to the place. Credentials are found as every AWS client finds them
+(AWS_ACCESS_KEY_ID and the like, ~/.aws, the machine's role); AWS_ENDPOINT_URL names another store than Amazon's. They
+are kept in memory alone.
 """
 
 import hashlib
 import os
 import shutil
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 import duckdb
 
 from dasd_resources.errors import UserError
-from dasd_resources.storage.one_home import Claimant, Owner
+from dasd_resources.storage.one_home import Claimant, Owner, PlaceTaken
 
 if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
@@ -81,6 +83,10 @@ class DataPlace(Hashable, Protocol):
         """Copy a file here."""
         ...
 
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete these files."""
+        ...
+
 
 def content_of(place: DataPlace, path: str) -> str:
     """SHA-256 (hex) of a data file. Raises OSError."""
@@ -131,6 +137,10 @@ class LocalFolder:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, self.folder / path)
 
+    def delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            (self.folder / path).unlink()
+
 
 def _size(path: str) -> int | None:
     """Size of a file; None where there is none."""
@@ -175,6 +185,7 @@ class ObjectStore:
         try:
             return self._owner()
         except FileNotFoundError:
+            self._require_apart()
             with _client(_endpoint()).open_output_stream(self._key(OWNER)) as file:
                 file.write(claimant().written.encode())
             return self._owner()  # of two at once, the later one
@@ -206,6 +217,21 @@ class ObjectStore:
     def put(self, source: Path, path: str) -> None:
         with source.open("rb") as old, _client(_endpoint()).open_output_stream(self._key(path)) as new:
             shutil.copyfileobj(old, new, 1 << 20)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            _client(_endpoint()).delete_file(self._key(path))
+
+    def _require_apart(self) -> None:
+        """Raise PlaceTaken inside another home's prefix. To find one inside this would take a look at every object."""
+        for folder in list(PurePosixPath(self._key("")).parents)[:-1]:
+            outer = ObjectStore(f"s3://{folder}")
+            with suppress(OSError, ValueError, TypeError):  # none is there, or none of ours
+                owner = outer._owner()
+                raise PlaceTaken(
+                    f"{self.root} lies in {outer.root}, the prefix of the home that was {owner.folder} on "
+                    f"{owner.host}: set DASD_DATA to one that lies in no other home's"
+                )
 
     def _owner(self) -> Owner:
         with self.open(OWNER) as file:

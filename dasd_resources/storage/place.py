@@ -116,8 +116,12 @@ def _named(parts: SplitResult) -> str:
 
 def _object_store(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme != "s3" or not parts.hostname or "@" in parts.netloc or parts.query or "'" in url:
-        raise PlaceError(f"{DATA_VARIABLE} must be s3://bucket/prefix; credentials are taken from AWS_… variables")
+    is_place = parts.hostname and parts.path.strip("/")
+    if parts.scheme != "s3" or not is_place or "@" in parts.netloc or parts.query or "'" in url:
+        raise PlaceError(
+            f"{DATA_VARIABLE} must be s3://bucket/prefix, the prefix this home's alone; credentials are taken from "
+            "AWS_… variables"
+        )
     return url.rstrip("/")
 
 

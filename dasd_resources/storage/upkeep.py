@@ -3,9 +3,11 @@
 Each step is a commit of its own under the lake's lock, so writers wait for at most one step and readers not at all: a
 file is deleted only if no snapshot has named it for longer than the grace period. After a kill at any moment nothing
 that a kept snapshot names is lost, and the next run continues. DuckLake does the work; what may be deleted is decided
-here.
+here: DuckLake takes every Parquet file below the place of the data for its own.
 """
 
+import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from operator import attrgetter
 
 import polars as pl
 
-from dasd_resources.storage.data_files import DataFile, require_content
+from dasd_resources.storage.data_files import CATALOG_TABLES, NUM_NAMED, DataFile, require_content
 from dasd_resources.storage.data_files import data_files as list_files
 from dasd_resources.storage.lake import Lake, Transaction
 from dasd_resources.storage.tables import TABLES
@@ -24,19 +26,24 @@ TARGET_BYTES = 512 << 20  # DuckLake's default; larger files are not merged
 # reader up to 2,048 rows of it. DuckDB's 122,880 rows would be all that 512 MB hold.
 ROWS_OF_LISTS, GROUP_BYTES = 2048, 16 << 20
 LISTED = "SELECT path FROM {function}('dasd', dry_run => true, older_than => $before)"
-DELETED = "CALL {function}('dasd', older_than => $before)"
-UNREFERENCED, ORPHANED = "ducklake_cleanup_old_files", "ducklake_delete_orphaned_files"
+DELETED = "CALL ducklake_cleanup_old_files('dasd', older_than => $before)"
+# What DuckLake calls a file: schema, table, perhaps the values of a partition, then data or deletes.
+OWN_FILE = re.compile(r"main/([^/]+/)([^/=]+=[^/]*/)*ducklake-[0-9a-f-]{36}(-delete)?\.parquet")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Swept:
-    """Number and size of the files that were deleted."""
+    """Number and size of the files that were deleted, and number of those that were found and are not ours."""
 
     num_files: int = 0
     num_bytes: int = 0
+    num_foreign: int = 0
 
     def __add__(self, other: "Swept") -> "Swept":
-        return Swept(self.num_files + other.num_files, self.num_bytes + other.num_bytes)
+        num_foreign = self.num_foreign + other.num_foreign
+        return Swept(self.num_files + other.num_files, self.num_bytes + other.num_bytes, num_foreign)
 
 
 def flush_small_commits(lake: Lake, origin: str) -> int:
@@ -132,18 +139,38 @@ def delete_unreferenced(lake: Lake, origin: str, before: datetime) -> Swept:
     # before any other of that day: files would go up to a day too early. So we ask for the day before, and files that
     # were once named wait until the end of the day (UTC).
     yesterday = before.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(seconds=1)
-    return _delete(lake, origin, UNREFERENCED, yesterday) + _delete(lake, origin, ORPHANED, before)
+    return _delete_expired(lake, origin, yesterday) + _delete_orphaned(lake, origin, before)
 
 
-def _delete(lake: Lake, origin: str, function: str, before: datetime) -> Swept:
+def _delete_expired(lake: Lake, origin: str, before: datetime) -> Swept:
+    """Delete what snapshots have named once."""
     with lake.commit(origin) as transaction:
-        listed = transaction.read(LISTED.format(function=function), {"before": before})
-        paths = [path.removeprefix(lake.catalog.data.root) for path in listed["path"]] if not listed.is_empty() else []
-        if not paths:
-            return Swept()
+        paths = _listed(lake, transaction, "ducklake_cleanup_old_files", before)
         sizes = lake.catalog.data.sizes(paths)  # not of those that an upkeep which was killed has deleted already
-        transaction.read(DELETED.format(function=function), {"before": before})
+        if paths:
+            transaction.read(DELETED, {"before": before})
     return Swept(len(paths), sum(sizes.values()))
+
+
+def _delete_orphaned(lake: Lake, origin: str, before: datetime) -> Swept:
+    """Delete what no commit has named: of the files that DuckLake finds, those of its own form and of our tables."""
+    with lake.commit(origin) as transaction:
+        paths = _listed(lake, transaction, "ducklake_delete_orphaned_files", before)
+        tables = set(transaction.read(f"SELECT path FROM {CATALOG_TABLES}.ducklake_table")["path"])
+        own = [path for path in paths if (found := OWN_FILE.fullmatch(path)) and found[1] in tables]
+        sizes = lake.catalog.data.sizes(own)
+        lake.catalog.data.delete(list(sizes))
+    if foreign := sorted(set(paths) - set(own)):
+        named = ", ".join(foreign[:NUM_NAMED])
+        message = "%s has %d Parquet files that are not this home's and are left alone, move them elsewhere: %s"
+        log.warning(message, lake.catalog.data.root, len(foreign), named)
+    return Swept(len(sizes), sum(sizes.values()), len(foreign))
+
+
+def _listed(lake: Lake, transaction: Transaction, function: str, before: datetime) -> list[str]:
+    """What DuckLake would delete, by its path in the catalog."""
+    listed = transaction.read(LISTED.format(function=function), {"before": before})
+    return [path.removeprefix(lake.catalog.data.root) for path in listed["path"]] if not listed.is_empty() else []
 
 
 def table_sizes(lake: Lake) -> pl.DataFrame:
