@@ -119,7 +119,10 @@ def _batch_stages(recipe: Recipe, scope: Scope, work: Work, values: Values) -> I
 
 def _starts(recipe: Recipe, scope: Scope) -> tuple[float, float]:
     """Starts of a stage that load its model, and those of other batches, for which it is still loaded (rounds)."""
-    return (1.0, scope.num_batches - 1.0) if makes_rounds(recipe) else (float(scope.num_batches), 0.0)
+    if not makes_rounds(recipe):
+        return float(scope.num_batches), 0.0
+    starts = 2.0 if scope.num_batches > recipe.automation.check_first_batch_above else 1.0
+    return starts, scope.num_batches - starts
 
 
 def _generated(recipe: Recipe, scope: Scope, work: Work, values: Values, dataset: str) -> Stage:
