@@ -26,6 +26,7 @@ from dasd_assets.records.data_file_check import DATA_FILE_CHECK
 from dasd_assets.records.partitions import PROMPT_BATCH, batches
 from dasd_assets.service.automation import reporting_damage
 from dasd_assets.service.recovery import owner
+from dasd_resources.storage import connections
 from dasd_resources.storage.catalogs import UPKEEP
 from dasd_resources.storage.data_files import DamagedFiles, DataFile, data_files, require_files
 from dasd_resources.storage.repair import HomeInUse, RepairPlan, drop_files, plan_repair, repaired_files, sources_of
@@ -73,7 +74,7 @@ def last_event(project: Project) -> int:
         return instance.event_log_storage.get_maximum_record_id() or 0
 
 
-def test_lost_files_of_derived_tables_are_made_again_exactly(copy: Project) -> None:
+def test_lost_files_of_derived_tables_are_made_again_exactly(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {table: rows(copy, table) for table in DERIVED}
     lost = [file for table, file in files(in_files(copy)).items() if table in DERIVED]
     with_rows = {table for table in DERIVED if len(before[table])}
@@ -86,6 +87,7 @@ def test_lost_files_of_derived_tables_are_made_again_exactly(copy: Project) -> N
         explained(instance, copy.definitions, copy.recipe, copy.engines, copy.warehouse)
     with pytest.raises(DamagedFiles, match="`dasd repair` says what can be made again, `dasd restore` brings"):
         copy.run()
+    monkeypatch.setattr(connections, "_idle", [])  # one that has read a file of an object store has it still
     with pytest.raises(DamagedFiles) as read:
         copy.read("SELECT sum(len(token_ids)) FROM student_tokens")
     assert message in {str(damage) for damage in read.value.damages} & {str(d) for d in audited.value.damages}
