@@ -350,9 +350,8 @@ def test_rows_on_ray_are_those_of_the_engine_here(cluster: Cluster, tmp_path: Pa
         assert score.logprobs == pytest.approx(own.logprobs, abs=1e-4)
 
 
-@pytest.mark.drill
 def test_where_there_is_no_cluster_the_error_says_how_to_begin_one() -> None:
-    """Ray tries for twenty seconds."""
+    """At once: Ray tries for twenty seconds, or, where another cluster was left, for a quarter of an hour."""
     with pytest.raises(
         RecipeError, match=r"ray\.address: 127\.0\.0\.1:1: no cluster could be joined .*ray start --head"
     ):

@@ -6,6 +6,7 @@ that was started through it, as when this process is killed. A cluster `local` i
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import ray
 from dasd_resources.recipe import LOCAL, Model, RayCluster, RecipeError
 
 LOCAL_STORE_BYTES = 2**29  # of results that were not fetched yet; a local cluster would take a third of the memory
+SECONDS_TO_CONNECT = 10.0
 Needs = dict[str, float]  # amounts of a node, by Ray's names
 
 
@@ -68,6 +70,7 @@ def _connect(address: str) -> threading.Event:
 
     def hold() -> None:
         try:
+            _require_listener(address)
             own = {"include_dashboard": False, "object_store_memory": LOCAL_STORE_BYTES} if address == LOCAL else {}
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except Exception as error:
@@ -85,6 +88,13 @@ def _connect(address: str) -> threading.Event:
             "token, set RAY_AUTH_MODE=token here"
         ) from errors[0]
     return left
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError where nobody listens at host:port: Ray tries twenty times, a second or nearly a minute each."""
+    host, colon, port = address.rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
 
 
 def needs(spec: Model, cluster: RayCluster) -> Needs:
