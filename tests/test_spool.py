@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,22 @@ def test_short_rows_in_no_order_are_not_written_one_by_one(tmp_path: Path, monke
     ) as found:
         assert pl.concat(found).equals(rows)
     assert [file.num_record_batches for file in opened] == [10]
+
+
+def test_parts_are_not_kept_while_the_next_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "BYTES_AT_ONCE", 1)
+    kept = []
+
+    def parts() -> Iterator[pl.DataFrame]:
+        for part in ROWS.iter_slices(1):
+            last = weakref.ref(part)
+            yield part
+            del part
+            kept.append(last() is not None)
+
+    with in_order(parts(), "id", ROWS["id"], 3, str(tmp_path)) as found:
+        assert pl.concat(found).equals(ROWS)
+    assert kept == [False, False, False]
 
 
 def test_nothing_comes_in_order_of_nothing(tmp_path: Path) -> None:

@@ -108,19 +108,23 @@ class Transaction(Reading):
         return [(part["batch"][0], part) for part in moved.partition_by("batch")]
 
     def _append(self, table: str, key: Sequence[str], rows: pl.DataFrame, batch: str | None) -> int:
-        # DuckLake has no unique keys, so an anti-join keeps them unique. It is safe because the lock is held.
+        # DuckLake has no unique keys, so rows whose key is there are left out. It is safe because the lock is held.
+        # Keys alone are looked up: an anti-join in the insert would keep all rows in memory, with their lists.
         # Files whose rows all lie before or after the incoming ones are not read: many, where rows come in order.
         keys = ", ".join(key)
+        numbered = rows.select(key).with_row_index("number")  # noqa: F841  (DuckDB finds it by its name)
         scope = "TRUE" if batch is None else "batch = $batch"
-        is_first = rows.select(pl.struct(key).is_first_distinct()).to_series()
-        incoming = rows if is_first.all() else rows.filter(is_first)  # all would be copied
-        present = f"SELECT {keys} FROM {table} WHERE {scope} AND {key[0]} BETWEEN $first AND $last"
+        query = f"""SELECT number FROM numbered SEMI JOIN (SELECT {keys} FROM {table}
+            WHERE {scope} AND {key[0]} BETWEEN $first AND $last) AS present USING ({keys})"""
         params = {
             "first": rows[key[0]].min(),
             "last": rows[key[0]].max(),
             **({} if batch is None else {"batch": batch}),
         }
-        return self._insert(table, incoming, f"ANTI JOIN ({present}) AS present USING ({keys})", params)
+        present = pl.DataFrame(self._connection.sql(query, params=params))["number"]
+        is_new = pl.struct(key).is_first_distinct() & ~pl.row_index().is_in(present.implode())
+        new = rows.select(is_new).to_series()
+        return self._insert(table, rows if new.all() else rows.filter(new))  # all would be copied
 
     def replace(self, table: str, where: Params, rows: pl.DataFrame | Iterable[pl.DataFrame]) -> None:
         """Delete the rows equal to `where` in every column it names, then insert `rows`, which may come in parts."""
@@ -152,15 +156,15 @@ class Transaction(Reading):
                 self._move(part.name, key, list(found), batch)
         self._connection.execute(f"UPDATE {table} SET batch = $batch WHERE {where}", params)
 
-    def _insert(self, table: str, incoming: pl.DataFrame, where: str = "", params: Params | None = None) -> int:
+    def _insert(self, table: str, incoming: pl.DataFrame) -> int:
         """Insert rows, with `run_id` if the table has it and they do not, and what is computed; returns how many."""
         if declared(table).has("run_id") and "run_id" not in incoming.columns:
             incoming = incoming.with_columns(run_id=pl.lit(self._run_id, dtype=pl.String))
         computed = declared(table).computed_from(incoming.columns)
         values = ", ".join(["*", *(f"{expression} AS {name}" for name, expression in computed.items())])
         # DuckDB finds `incoming` by its name. One that is registered stays in memory until the transaction has ended.
-        query = f"INSERT INTO {table} BY NAME SELECT {values} FROM incoming {where}"
-        inserted = self._connection.execute(query, dict(params or {})).fetchone()
+        query = f"INSERT INTO {table} BY NAME SELECT {values} FROM incoming"
+        inserted = self._connection.execute(query).fetchone()
         assert inserted is not None
         return int(inserted[0])
 

@@ -50,22 +50,31 @@ def in_order(
     written, num_written = defaultdict[int, list[int]](list), 0
     with TemporaryFile(dir=home) as file:
         stream: pa.ipc.RecordBatchFileWriter | None = None
-        unordered = iter(parts)
-        while together := list(enough(unordered, lambda part: int(part.estimated_size()), BYTES_AT_ONCE)):
-            placed = pl.concat(together).join(groups, on=key).sort("position")
-            for (group,), rows in placed.group_by(pl.col("position") // at_once):
-                table = rows.to_arrow()
-                stream = stream or pa.ipc.new_file(file, table.schema, options=OPTIONS)
-                for batch in table.combine_chunks().to_batches():
-                    stream.write_batch(batch)
-                    written[group].append(num_written)
-                    num_written += 1
+        for group, batch in _by_group(parts, key, groups, at_once):
+            stream = stream or pa.ipc.new_file(file, batch.schema, options=OPTIONS)
+            stream.write_batch(batch)
+            written[group].append(num_written)
+            num_written += 1
         if stream is None:
             yield iter(())
             return
         stream.close()
         with pa.ipc.open_file(file) as found:
             yield (_together(found, written[group]) for group in sorted(written))
+
+
+def _by_group(
+    parts: Iterable[pl.DataFrame], key: str, groups: pl.DataFrame, at_once: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Each group's rows of BYTES_AT_ONCE together, in their order; each row is copied once."""
+    unordered = iter(parts)
+    while together := list(enough(unordered, lambda part: int(part.estimated_size()), BYTES_AT_ONCE)):
+        rows = pl.concat(together)
+        places = rows.select(key).with_row_index("row").join(groups, on=key).sort("position")
+        for (group,), own in places.group_by(pl.col("position") // at_once):
+            table = rows[own["row"]].with_columns(own["position"]).to_arrow()
+            yield from ((group, batch) for batch in table.combine_chunks().to_batches())
+        del together, rows  # while the next are read
 
 
 def _together(file: pa.ipc.RecordBatchFileReader, numbers: list[int]) -> pl.DataFrame:
