@@ -578,8 +578,21 @@ GROUPED_HEADS = {"kv_bytes": 2.0 * 2 * 1 * 8, "flops": 4.0 * 2 * 8}  # key and v
             0.25,
         ),
         ({**MAMBA, "num_heads": 4, "head_dim": 8, "n_groups": 1}, {}, 1),
+        (
+            {**GROUPED, "model_type": "nemotron_h", "layers_block_type": ["mamba", "mlp", "attention", "mlp"]},
+            {Attention(0, **GROUPED_HEADS): 1},
+            1,
+        ),
     ],
-    ids=["gemma3", "mistral3", "latent attention", "linear attention", "two sizes of heads", "no attention"],
+    ids=[
+        "gemma3",
+        "mistral3",
+        "latent attention",
+        "linear attention",
+        "two sizes of heads",
+        "no attention",
+        "few layers of many",
+    ],
 )
 def test_what_a_layer_and_a_token_take(
     tmp_path: Path, config: Config, layers: dict[Attention, int], share: float

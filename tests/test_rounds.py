@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from conftest import change
 
 from dasd_assets.definitions import build_definitions
-from dasd_assets.records.quarantine import Quarantine
+from dasd_assets.records.quarantine import Quarantine, Quarantined
 from dasd_assets.service.attempts import Attempt
 from dasd_assets.service.jobs import executor
 from dasd_assets.service.planning import STEPS_PER_LOOK, Planner, Tables
@@ -168,9 +169,12 @@ FEW = load_recipe("demo").automation.check_first_batch_above
 
 
 def order_of_parts(
-    folder: Path, num_batches: int, num_made: int = 0, check_first_above: int = FEW
+    folder: Path, num_batches: int, num_made: int = 0, check_first_above: int = FEW, failed: str | None = None
 ) -> list[tuple[tuple[str, ...], bool]]:
-    """The parts in which new batches are made beside others that are: assets, and whether they were but checked."""
+    """The parts in which new batches are made beside others that are: assets, and whether they were but checked.
+
+    failed: the batch that is quarantined, as its responses failed their check.
+    """
     planner = Planner(
         dg.DagsterInstance.ephemeral(),
         dg.Definitions(),
@@ -179,13 +183,18 @@ def order_of_parts(
         Warehouse(home=str(folder)),
     )
     due = {f"{number:03}": step(f"{number:03}", "prompts") for number in range(num_batches)}
+    quarantine = Quarantine({}, {})
+    if failed is not None:
+        due[failed] = step(failed, "responses", only_check=True)
+        row = Quarantined(failed, "its check failed", due[failed].identity, 3, "run", datetime.now(UTC))
+        quarantine = Quarantine({failed: row}, {})
     known = [*due, *(f"made {number}" for number in range(num_made))]
     made = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dasd_assets.service.planning.batches", lambda _: known)
         patch.setattr("dasd_assets.service.planning.unfinished_runs", lambda *_: [])
         patch.setattr("dasd_assets.service.planning.runs_of", lambda _, steps: {step.target: [] for step in steps})
-        patch.setattr(Planner, "_tables", lambda *_: Tables(Quarantine({}, {}), {}, [], {}))
+        patch.setattr(Planner, "_tables", lambda *_: Tables(quarantine, {}, [], {}))
         patch.setattr(Planner, "_stale", lambda *_: [])
         patch.setattr(Planner, "_steps", lambda *_: list(due.values()))
         last: Part | None = None
@@ -238,11 +247,14 @@ def test_a_recipe_says_of_how_many_batches_the_first_is_checked_apart(tmp_path: 
     assert loads(made) == {"responses": 4, "scores": 4}
 
 
-def test_after_a_batch_that_failed_its_check_the_next_is_checked_first() -> None:
-    """Though fewer are left: those that failed count, too."""
+def test_after_a_batch_that_failed_its_check_the_next_is_checked_first(tmp_path: Path) -> None:
+    """Though fewer are left: those that failed count, too, also when they are quarantined."""
     new = [step(f"{number}", "prompts") for number in range(2, FEW + 1)]
     steps = [step("0", "responses", only_check=True), step("1", "responses", only_check=True), *new]
-    first, *others = in_order(marked_unproven(steps, [one.target for one in steps]), ROUNDS, FEW)
+    first, *others = in_order(marked_unproven(steps, [one.target for one in steps]), ROUNDS, prove_first=True)
     assert first.target == "0"
     part = next_part(attempts(*others), ROUNDS)
     assert (part.step.target, part.only_checks) == ("1", True)
+    made = order_of_parts(tmp_path, FEW + 1, failed="000")
+    sampled = made.index((("responses",), False))
+    assert made[sampled + 1] == (("responses",), True)

@@ -267,9 +267,11 @@ def test_a_database_and_a_prefix_are_of_one_home(lake: Lake, tmp_path: Path) -> 
         with pytest.raises(PlaceTaken) as raised:
             append(Lake(home=str(other)), "b", 2)
         assert str(raised.value).startswith(f"{taken} is the home's that was {lake.home} on {socket.gethostname()}: ")
-    inside = ObjectStore(f"{chosen['data']}/main/b")
-    with pytest.raises(PlaceTaken, match=rf"main/b/ lies in {chosen['data']}/, the prefix of the home that was"):
-        require_own(PostgresCatalog(other, inside, json.loads((other / PLACE).read_text())["catalog"]))
+    inside, database = ObjectStore(f"{chosen['data']}/main/b"), json.loads((other / PLACE).read_text())["catalog"]
+    with pytest.raises(PlaceTaken, match=rf"main/b/ lies in {chosen['data']}/, the prefix of .*delete warehouse\.json"):
+        require_own(PostgresCatalog(other, inside, database))
+    (tmp_path / "third").mkdir()  # the database is still nobody's
+    require_own(PostgresCatalog(tmp_path / "third", ObjectStore(f"{chosen['data']}-third"), database))
     identity = (Path(lake.home) / IDENTITY).read_text()
     assert f"write {identity} into that file" in str(raised.value)
     # The home may move, and be found again by its identity.

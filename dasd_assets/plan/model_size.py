@@ -21,7 +21,7 @@ BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 # Of a parameter in weights that are stored smaller; mxfp4 is 4 bits and a scale of 8 for every 32 of them.
 QUANTISED = {"mxfp4": 4.25 / 8, "fp8": 1.0, "awq": 0.56, "gptq": 0.56}
 REASON_CHARS = 120  # of an error that may list all models
-WITHOUT_CACHE = {"linear_attention", "conv", "moe"}  # kinds of layers that keep nothing of each token
+WITHOUT_CACHE = {"linear_attention", "conv", "moe", "mlp"}  # kinds of layers that keep nothing of each token
 NUM_EXPERTS = ("num_local_experts", "num_experts", "moe_num_experts")  # of a layer, by the names of several models
 ACTIVE_EXPERTS = ("num_experts_per_tok", "top_k_experts", "moe_topk")
 # Configurations of the models that the report names, so that its recipe can be planned before they are downloaded.
@@ -166,6 +166,8 @@ def _attention(config: "PreTrainedConfig") -> Iterator[Attention]:
     for layer, kind in zip(config.per_layer_config, kinds, strict=True):
         if kind in WITHOUT_CACHE:
             continue
+        if "compressed" in kind:
+            raise ValueError(f"how much of the context layers of {kind} keep is not known here")
         num_heads = layer.num_attention_heads
         head = getattr(layer, "head_dim", None) or layer.hidden_size // num_heads
         value = getattr(layer, "v_head_dim", None) or head

@@ -133,8 +133,8 @@ class Planner:
         waiting = [f"first {number_of(len(first), 'step')} for models and batches"] if first else []
         plan = Plan(waiting=waiting, quarantined=quarantined.now)
         # In the order of rounds, before the first of them are taken: a batch that was left out would come next alone.
-        of_levels = [step for step in found if step.level in levels]
-        steps = in_order(of_levels, of_recipe, self.recipe.automation.check_first_batch_above)
+        many = sum(step.level == "batch" for step in marked) > self.recipe.automation.check_first_batch_above
+        steps = in_order([step for step in found if step.level in levels], of_recipe, prove_first=many)
         if patient and (why := held_back(marked, quarantined.now)) and any(step.batch for step in steps):
             steps, plan = [step for step in steps if step.batch is None], replace(plan, waiting=[*waiting, why])
         plan = self._sorted(plan, steps, quarantined, now, patient)

@@ -59,12 +59,12 @@ def rounds(recipe: Recipe, graph: BaseAssetGraph) -> list[Round]:
     return found
 
 
-def in_order(steps: Sequence[Step], of_recipe: Sequence[Round], check_first_above: int) -> list[Step]:
+def in_order(steps: Sequence[Step], of_recipe: Sequence[Round], prove_first: bool) -> list[Step]:
     """The steps by level, and those of batches by the part that `next_part` would make of them.
 
-    Of no more than `check_first_above` batches, none is checked before the others are made, so none is unproven.
+    prove_first: whether what is unproven is checked of one batch before the others are made; else nothing is unproven.
     """
-    if sum(step.level == "batch" for step in steps) <= check_first_above:
+    if not prove_first:
         steps = [replace(step, unproven=frozenset()) for step in steps]
 
     def place(step: Step) -> tuple[int, bool, tuple[bool, int]]:

@@ -272,16 +272,24 @@ class PostgresCatalog:
         until, pause = time.monotonic() + patience, FIRST_PAUSE
         while True:
             try:
-                session = psycopg2.connect(self.url, keepalives_idle=30, keepalives_interval=10, connect_timeout=10)
-                session.autocommit = True
-                session.cursor().execute(LOST_AFTER)
-            except psycopg2.OperationalError as error:
+                return self._connect()
+            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
                 if time.monotonic() >= until or not any(word in str(error) for word in AWAY):
                     raise self._away(error) from None
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-            else:
-                return session
+
+    def _connect(self) -> "Session":
+        import psycopg2
+
+        session = psycopg2.connect(self.url, keepalives_idle=30, keepalives_interval=10, connect_timeout=10)
+        try:
+            session.autocommit = True
+            session.cursor().execute(LOST_AFTER)
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     @contextmanager
     def _saying_away(self) -> Iterator[None]:

@@ -185,7 +185,7 @@ class ObjectStore:
         try:
             return self._owner()
         except FileNotFoundError:
-            self._require_apart()
+            self._require_apart(claimant())
             with _client(_endpoint()).open_output_stream(self._key(OWNER)) as file:
                 file.write(claimant().written.encode())
             return self._owner()  # of two at once, the later one
@@ -219,10 +219,10 @@ class ObjectStore:
             shutil.copyfileobj(old, new, 1 << 20)
 
     def delete(self, paths: Sequence[str]) -> None:
-        for path in paths:
+        for path in paths:  # Arrow leaves an empty object in the place of a folder, as there may be nothing else in it
             _client(_endpoint()).delete_file(self._key(path))
 
-    def _require_apart(self) -> None:
+    def _require_apart(self, home: Owner) -> None:
         """Raise PlaceTaken inside another home's prefix. To find one inside this would take a look at every object."""
         for folder in list(PurePosixPath(self._key("")).parents)[:-1]:
             outer = ObjectStore(f"s3://{folder}")
@@ -230,7 +230,8 @@ class ObjectStore:
                 owner = outer._owner()
                 raise PlaceTaken(
                     f"{self.root} lies in {outer.root}, the prefix of the home that was {owner.folder} on "
-                    f"{owner.host}: set DASD_DATA to one that lies in no other home's"
+                    f"{owner.host}: set DASD_DATA to one that lies in no other home's, and delete warehouse.json in "
+                    f"{home.folder}, where this one is noted"
                 )
 
     def _owner(self) -> Owner:

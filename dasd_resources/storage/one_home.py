@@ -54,8 +54,8 @@ def require_own(catalog: "Catalog") -> None:
     def ours() -> Owner:
         return Owner(_identity(home), socket.gethostname(), str(home.resolve()))
 
+    _require(catalog.data.root, catalog.data.claimed(ours), home)  # first: where it is refused, no database is taken
     _require(str(catalog), catalog.claimed(ours), home)
-    _require(catalog.data.root, catalog.data.claimed(ours), home)
 
 
 def _require(place: str, owner: Owner | None, home: Path) -> None:

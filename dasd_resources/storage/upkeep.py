@@ -157,12 +157,12 @@ def _delete_orphaned(lake: Lake, origin: str, before: datetime) -> Swept:
     with lake.commit(origin) as transaction:
         paths = _listed(lake, transaction, "ducklake_delete_orphaned_files", before)
         tables = set(transaction.read(f"SELECT path FROM {CATALOG_TABLES}.ducklake_table")["path"])
-        own = [path for path in paths if (found := OWN_FILE.fullmatch(path)) and found[1] in tables]
-        sizes = lake.catalog.data.sizes(own)
-        lake.catalog.data.delete(list(sizes))
+    own = [path for path in paths if (found := OWN_FILE.fullmatch(path)) and found[1] in tables]
+    sizes = lake.catalog.data.sizes(own)
+    lake.catalog.data.delete(list(sizes))  # without the lock: what no commit has named for so long, none will
     if foreign := sorted(set(paths) - set(own)):
         named = ", ".join(foreign[:NUM_NAMED])
-        message = "%s has %d Parquet files that are not this home's and are left alone, move them elsewhere: %s"
+        message = "%s has %d Parquet files that are of none of this home's tables; they are left alone, move them: %s"
         log.warning(message, lake.catalog.data.root, len(foreign), named)
     return Swept(len(sizes), sum(sizes.values()), len(foreign))
 
