@@ -66,10 +66,10 @@ def in_order(
 def _by_group(
     parts: Iterable[pl.DataFrame], key: str, groups: pl.DataFrame, at_once: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Each group's rows of BYTES_AT_ONCE together, in their order; each row is copied once."""
+    """Each group's rows of BYTES_AT_ONCE together, in their order; each row is copied twice."""
     unordered = iter(parts)
     while together := list(enough(unordered, lambda part: int(part.estimated_size()), BYTES_AT_ONCE)):
-        rows = pl.concat(together)
+        rows = pl.concat(together, rechunk=True)  # else each group would copy all
         places = rows.select(key).with_row_index("row").join(groups, on=key).sort("position")
         for (group,), own in places.group_by(pl.col("position") // at_once):
             table = rows[own["row"]].with_columns(own["position"]).to_arrow()
