@@ -25,7 +25,6 @@ OTHERS = "## Without a section here"
 ELSEWHERE = {
     "bench_damage": "[log](log.md#2026-11-26)",
     "bench_mixed_lengths": "[log](log.md#2026-11-26)",
-    "bench_parity": "[when a parity check fails](operations.md#when-a-parity-check-fails)",
     "bench_sandbox": "[log](log.md#2026-11-26)",
     "bench_scale": "[the report's size, in shares](planning.md#the-reports-size-in-shares), up to 3 %",
     "bench_selection_noise": "[why a mean needs care](selection.md#why-a-mean-needs-care)",
