@@ -44,7 +44,7 @@ TEMPLATES = [
     "\x1b]8;;{bait}/\x07link\x1b]8;;\x07 \x1b[2J\x1b[31m \x9b31m \u202e \u200b \ufeff \x7f \x08",
     "# {bait}/heading\n- ![x]({bait}/item.png)\n\n    code\n> ![x]({bait}/quote.png)\n|a|\n|-|\n|![x]({bait}/row.png)|",
     "![x][^1] ![a\\]({bait}/a.png)](  {bait}/nested.png 'title' ) $x$ ~~x~~ **x**",
-    "a \\| ![x](/graphql?query=mutation%7BsetNuxSeen%7D) [x](/graphql?query=mutation%7BsetNuxSeen%7D)",
+    "a {bait}/ \\| ![x](/graphql?query=mutation%7BsetNuxSeen%7D) [x](/graphql?query=mutation%7BsetNuxSeen%7D)",
     "|" * 8 + "![x]({bait}/pipes.png)",
     "\\" * 9 + "![x]({bait}/slashes.png)",
     "x" * 8 + "\\| ![x]({bait}/late.png)" + "y" * 5000,
@@ -131,8 +131,10 @@ def unfriendly_home(folder: Path, recipe: Recipe, bait: str) -> UnfriendlyProjec
     project.bait = bait
     project.land(NAME, [*hostile_rows(bait), *malformed_rows(bait)])
     fails = dict[str, bool]()  # some requests of each step, whatever their ids: these hold the bait's port
-    project.fake.fails = lambda request_id: fails.setdefault(request_id, len(fails) % 4 == 0)
-    project.materialize("*student_rollouts,benchmark_questions,evaluations")
+    project.fake.fails = lambda request_id: fails.setdefault(request_id, len(fails) % 4 == 1)
+    project.materialize("*checkpoint_t100")
+    fails.clear()  # there may be one rollout alone, and it is to be shown
+    project.materialize("student_rollouts,benchmark_questions,evaluations")
     quarantine_batch(project.warehouse, "other-0123456789ab", "; ".join(hostile_texts(bait)), "a step", 3, "a run")
     with project.instance() as instance:
         instance.report_runless_asset_event(check_evaluation(quarantine(project.warehouse).now))
